@@ -1,0 +1,99 @@
+"""Files are written whole or not at all, and identified by their content."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from calib.errors import CalibError, ModelError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it once the block has ended without an error.
+
+    Raises
+    ------
+    CalibError
+        When the folder does not exist or cannot be written to, or the disk is full; nothing is left behind.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise CalibError(f"cannot write '{path}': it is a folder; give a file name")
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CalibError(
+            f"cannot write '{path}': {reason}; nothing was changed; give another place with -o, or make room"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path` atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes as hexadecimal text."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_netcdf(tree: Any, path: str | Path) -> None:
+    """Write an `xarray.DataTree` or `xarray.Dataset` to `path` as netCDF-4, atomically."""
+    with atomic_write(path) as temporary:
+        tree.to_netcdf(temporary, engine="h5netcdf")
+
+
+def open_netcdf(path: str | Path, kind: str, remedy: str) -> Any:
+    """Read a whole netCDF-4 file into an `xarray.DataTree`.
+
+    Parameters
+    ----------
+    path : the file.
+    kind : what it should be, for the error's sentence.
+    remedy : what to do when it is damaged.
+
+    Raises
+    ------
+    ModelError
+        When the file cannot be read, is damaged, or is no netCDF-4 file.
+    """
+    import h5py
+    import xarray as xr
+
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+        if head != b"\x89HDF\r\n\x1a\n":
+            raise ModelError(f"'{path}' is no netCDF-4 file: it starts with {head!r}; expected a {kind} of calib (.nc)")
+        with h5py.File(path, "r"):  # names a truncated file before xarray wraps the error
+            pass
+        with xr.open_datatree(path, engine="h5netcdf", decode_timedelta=False, decode_times=False) as tree:
+            return tree.load()
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"'{path}' cannot be read as a {kind}: {reason}; the file is damaged; {remedy}") from error
