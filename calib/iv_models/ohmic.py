@@ -1,0 +1,39 @@
+"""Ohm's law."""
+
+from types import ModuleType
+
+import numpy as np
+
+from calib.iv_models.base import Array, IVModel, Parameter
+
+
+class Ohmic(IVModel):
+    """Ohm's law, I = g V: the limit in which a device is a resistor."""
+
+    name = "ohmic"
+    title = "Ohm's law"
+    parameters = (Parameter("g", "S", "conductance", lower=0.0, transform="log"),)
+    scale = "g"
+    odd = True
+    expression = "g*V"
+    latex = r"I = g\,V"
+    source = "G. S. Ohm, 1827"
+
+    def current(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> Array:
+        return parameters["g"] * voltage
+
+    def jacobian(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> dict[str, Array]:
+        return {"g": voltage + 0 * parameters["g"]}
+
+    def coordinate(self, voltage: Array, *, xp: ModuleType) -> Array:
+        return voltage
+
+    def coordinate_inverse(self, coordinate: Array, *, xp: ModuleType) -> Array:
+        return coordinate
+
+    def guess(self, voltage: Array, current: Array) -> dict[str, Array]:
+        ratio = np.where(voltage != 0, current / np.where(voltage == 0, 1.0, voltage), np.nan)
+        return {"g": np.maximum(np.nanmedian(ratio, axis=-1), 1e-18)}
+
+
+member = Ohmic()
