@@ -1,0 +1,410 @@
+"""Measurement -> DeviceModel: which curves, which law, which window, and every characteristic that the data support."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from calib import device_model
+from calib.errors import FitError, OptionError
+from calib.fitting import conductance, curves, iv_node, population, programming, reads, stuck
+from calib.iv_models import IVModel, iv_model, names
+
+SIMPLER_LAW_THRESHOLD = 0.03
+"""A simpler law is taken when its currents differ from the best law's by less than this, or than the noise."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What `fit` was asked for; stored in the device model.
+
+    Attributes
+    ----------
+    reference_voltage : [V] defines R = V_ref / I(V_ref); its sign chooses the polarity of the branches.
+    v_max : [V] end of the fitted window; None finds what the data support.
+    iv_model : name of a conduction law, or 'auto'.
+    form : 'anchored' or 'paper' (see `calib.device_model`).
+    temperature : [K]; None takes what the measurement states.
+    stuck_rule : 'ratio' or 'range' (see `calib.fitting.stuck`).
+    population : which of a measurement's populations.
+    """
+
+    reference_voltage: float = 0.1
+    v_max: float | None = None
+    iv_model: str = "auto"
+    form: str = "anchored"
+    temperature: float | None = None
+    stuck_rule: str = "ratio"
+    population: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not np.isfinite(self.reference_voltage) or self.reference_voltage == 0:
+            problems.append(f"--reference-voltage is {self.reference_voltage:g} V; expected a voltage other than zero")
+        if self.v_max is not None and not self.v_max > 0:
+            problems.append(f"--v-max is {self.v_max:g} V; expected a positive voltage")
+        if self.iv_model not in ("auto", *names()):
+            problems.append(f"--iv-model is '{self.iv_model}'; expected auto, {', '.join(names())}")
+        if self.form not in ("anchored", "paper"):
+            problems.append(f"--form is '{self.form}'; expected anchored or paper")
+        if self.stuck_rule not in stuck.RULES:
+            problems.append(f"--stuck-rule is '{self.stuck_rule}'; expected {' or '.join(stuck.RULES)}")
+        if self.temperature is not None and not 0 < self.temperature < 2000:
+            problems.append(f"--temperature is {self.temperature:g} K; expected kelvins between 0 and 2000")
+        if problems:
+            raise OptionError("; ".join(problems))
+
+
+class _Report:
+    """Sentences that the fit leaves for whoever reads the model."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.assumptions: list[str] = []
+
+
+def populations(measurement: xr.DataTree) -> list[str]:
+    """Return the names of a measurement's populations; data of one that is not named are the population ''."""
+    found: dict[str, None] = {}
+    for node in ("iv", "reads"):
+        if node in measurement.children and "population" in measurement[node].coords:
+            found.update(dict.fromkeys(measurement[node].coords["population"].values.astype(str).tolist()))
+        elif node in measurement.children:
+            found[""] = None
+    return list(found)
+
+
+def fit(
+    measurement: xr.DataTree,
+    *,
+    name: str | None = None,
+    citation: str | None = None,
+    technology: str = "",
+    **options: Any,
+) -> xr.DataTree:
+    """Fit a device model to one population of a measurement.
+
+    Parameters
+    ----------
+    measurement : from `calib.read`.
+    name, citation, technology : attributes of the model; by default what the measurement states.
+    **options : the fields of `FitOptions`.
+
+    Returns
+    -------
+    xarray.DataTree
+        The device model; save it with `calib.save_device`. What could not be fitted is said in its warnings.
+
+    Raises
+    ------
+    FitError
+        When the data support no characteristic at all, or all devices are stuck.
+    OptionError
+        When an option cannot be used with these data, or the measurement holds several populations and none is named.
+    """
+    chosen = FitOptions(**options)
+    part, label = _population(measurement, chosen.population)
+    report = _Report()
+    if "iv" in part:
+        nodes = _fit_iv(part["iv"], chosen, report)
+    else:
+        nodes = reads.reads_nodes(
+            part["reads"], reference_voltage=chosen.reference_voltage, stuck_rule=chosen.stuck_rule,
+            warnings=report.warnings,
+        )  # fmt: skip
+    root = measurement.attrs
+    sources = json.loads(root.get("sources", "[]"))
+    return device_model.build(
+        nodes,
+        name=name or label or root.get("sample") or _stem(sources),
+        citation=citation if citation is not None else root.get("citation", ""),
+        technology=technology,
+        license=root.get("license", ""),
+        assumptions=report.assumptions,
+        warnings=report.warnings,
+        options=asdict(chosen),
+        sources=[{"name": s["name"], "sha256": s["sha256"]} for s in sources],
+    )
+
+
+def _stem(sources: list[dict[str, str]]) -> str:
+    return sources[0]["name"].rpartition("/")[2].split(".")[0] if sources else "device"
+
+
+def _population(measurement: xr.DataTree, wanted: str | None) -> tuple[dict[str, xr.Dataset], str]:
+    found = populations(measurement)
+    if not found:
+        kinds = ", ".join(map(str, measurement.children)) or "nothing"
+        raise FitError(
+            f"the measurement holds {kinds}; a device model needs I-V sweeps or conductance reads; "
+            "see what was found with 'calib inspect'"
+        )
+    if wanted is None and len(found) > 1:
+        listed = ", ".join(f"'{label}'" for label in found)
+        raise OptionError(
+            f"the measurement holds {len(found)} populations that are not pooled: {listed}; choose one (--population)"
+        )
+    label = found[0] if wanted is None else wanted
+    if label not in found:
+        listed = ", ".join(f"'{item}'" for item in found)
+        raise OptionError(f"there is no population '{label}' in the measurement; it holds {listed}")
+    parts: dict[str, xr.Dataset] = {}
+    for key, dim in (("iv", "sweep"), ("reads", "trace")):
+        if key not in measurement.children:
+            continue
+        node = measurement[key].to_dataset()
+        here = (
+            node["population"].values == label if "population" in node.coords else np.full(node.sizes[dim], not label)
+        )
+        if here.any():
+            parts[key] = node.isel({dim: np.flatnonzero(here)})
+    return parts, label
+
+
+def _fit_iv(node: xr.Dataset, options: FitOptions, report: _Report) -> dict[str, xr.Dataset]:
+    polarity = "negative" if options.reference_voltage < 0 else "positive"
+    node = node.assign_coords(state=("sweep", np.where(node["state"].values == "", "all", node["state"].values)))
+    states = _states(node, polarity)
+    if not states:
+        other = "positive" if polarity == "negative" else "negative"
+        raise FitError(
+            f"there is no {polarity} branch among {node.sizes['sweep']} sweeps; give a reference voltage of the other "
+            f"sign (--reference-voltage), which takes the {other} branches"
+        )
+    _temperature(node, options, report)
+    selected = {state: curves.select(node, state, polarity) for state in states}
+    law, v_max = _law_and_window(selected, options, report)
+    v_ref = abs(options.reference_voltage)
+    fits = {state: curves.fit_curves(law, part, v_max[state], v_ref) for state, part in selected.items()}
+    _excluded_points(selected, report)
+    ln_r = {state: _ln_r_with_reads(node, fits[state], polarity, options, report) for state in states}
+    nodes: dict[str, xr.Dataset] = {}
+    live = _add_stuck(nodes, fits, ln_r, options, report)
+    _add_population(nodes, law, fits, live, options, node, polarity, report)
+    _add_conductance(nodes, node, fits, ln_r, live, options, report)
+    _add_programming(nodes, fits, ln_r, live, report)
+    nodes["examples"] = iv_node.examples_node(node, states, polarity, max(v_max.values()))
+    return nodes
+
+
+def _states(node: xr.Dataset, polarity: str) -> list[str]:
+    present = [str(s) for s in np.unique(node["state"].values[node["polarity"].values == polarity])]
+    first = [state for state in device_model.STATE_ORDER if state in present]
+    if first and "all" in present:
+        present.remove("all")
+    return [*first, *(state for state in present if state not in first)]
+
+
+def _temperature(node: xr.Dataset, options: FitOptions, report: _Report) -> None:
+    if options.temperature is not None:
+        return
+    stated = node["temperature"].values if "temperature" in node.coords else np.array([np.nan])
+    if not np.isfinite(stated).any():
+        report.warnings.append(
+            "no temperature is known, so quantities that need one (d epsilon of Poole-Frenkel) are not given; "
+            "state it with --temperature"
+        )
+
+
+def _law_and_window(
+    selected: dict[str, curves.Curves], options: FitOptions, report: _Report
+) -> tuple[IVModel, dict[str, float]]:
+    """Choose the law, and per state the window in which it is fitted."""
+    wanted = names() if options.iv_model == "auto" else [options.iv_model]
+    laws = sorted((iv_model(name) for name in wanted), key=lambda law: len(law.parameters))
+    best = laws[-1]
+    v_max: dict[str, float] = {}
+    for state, part in selected.items():
+        if options.v_max is not None:
+            v_max[state] = options.v_max
+            continue
+        v_max[state], misfit = curves.supported_window(best, part)
+        if misfit > curves.MISFIT_THRESHOLD:
+            report.warnings.append(
+                f"state '{state}': {best.name} misses the curves by {misfit:.1%} even in the smallest window "
+                f"(to {v_max[state]:g} V); another law would serve it better"
+            )
+    for law in laws[:-1]:
+        differences = {s: _difference(law, best, part, v_max[s]) for s, part in selected.items()}
+        if all(difference <= max(noise, SIMPLER_LAW_THRESHOLD) for difference, noise in differences.values()):
+            listed = ", ".join(f"{100 * d:.2g} % ({s})" for s, (d, _) in differences.items())
+            report.warnings.append(
+                f"{law.name} was taken: {best.name} differs from it by {listed} over the window, less than the larger "
+                f"of the noise and {SIMPLER_LAW_THRESHOLD:.0%}"
+            )
+            return law, v_max
+    return best, v_max
+
+
+def _difference(simple: IVModel, best: IVModel, part: curves.Curves, v_max: float) -> tuple[float, float]:
+    """Return how far the currents of two fitted laws are apart, and the noise, both relative, median over curves."""
+    _, current = curves.in_window(part, v_max)
+    fits = [curves.fit_window(law, part, v_max) for law in (simple, best)]
+    difference = np.abs(fits[0][1] - fits[1][1])  # residuals are relative to the same measured current
+    clear = np.isfinite(difference) & (np.abs(current) > 0.2 * np.nanmax(np.abs(current), axis=1, keepdims=True))
+    residual = np.abs(fits[1][1][clear])
+    if not clear.any():
+        return 0.0, 0.0
+    return float(np.quantile(difference[clear], 0.75)), 1.4826 * float(np.median(residual))
+
+
+def _excluded_points(selected: dict[str, curves.Curves], report: _Report) -> None:
+    for state, part in selected.items():
+        if part.n_excluded:
+            listed = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in part.n_excluded.items())
+            report.warnings.append(f"state '{state}': points left out of the fits: {listed}")
+
+
+def _ln_r_with_reads(
+    node: xr.Dataset, fits: curves.CurveFits, polarity: str, options: FitOptions, report: _Report
+) -> np.ndarray:
+    """Return ln R of every curve: of the fitted law, or of the measured point where the law could not be fitted."""
+    rows = (node["state"].values == fits.curves.state) & (node["polarity"].values == polarity)
+    part = node.isel(sweep=np.flatnonzero(rows))
+    measured, censored = conductance.read_at(part, options.reference_voltage)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        fallback = -np.log(np.where(measured > 0, measured, np.nan))
+    failed = ~fits.ok
+    if failed.any():
+        example = str(fits.fit.status[failed][0])
+        report.warnings.append(
+            f"state '{fits.curves.state}': {int(failed.sum())} of {len(failed)} curves could not be fitted (first: "
+            f"{example}); their resistance is the measured one where there is one, "
+            f"{int((failed & censored).sum())} of them at the noise floor"
+        )
+    return np.where(failed, fallback, fits.ln_r)
+
+
+def _per_device(
+    fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return all conductances with their device and state."""
+    device = np.concatenate([fits[state].curves.device for state in fits])
+    state = np.concatenate([np.full(len(ln_r[s]), s, dtype=object) for s in fits])
+    g = np.exp(-np.concatenate([ln_r[s] for s in fits]))
+    keep = np.isfinite(g)
+    return device[keep], state[keep], g[keep]
+
+
+def _add_stuck(
+    nodes: dict[str, xr.Dataset], fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray], options: FitOptions,
+    report: _Report,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Add the stuck node where set and reset were measured; return per state which curves are of live devices."""
+    everyone = {state: np.ones(len(part.curves), dtype=bool) for state, part in fits.items()}
+    if not {"lrs", "hrs"} <= set(fits):
+        report.warnings.append("stuck devices: not found, because no set and reset cycles were measured")
+        return everyone
+    device, _, g = _per_device(fits, ln_r)
+    labels, index = np.unique(device, return_inverse=True)
+    if len(labels) < 2:
+        report.warnings.append("stuck devices: not found, because one device was measured; several are needed")
+        return everyone
+    low, high = np.full(len(labels), np.inf), np.zeros(len(labels))
+    np.minimum.at(low, index, g)
+    np.maximum.at(high, index, g)
+    mean = np.bincount(index, g) / np.bincount(index)
+    nodes["stuck"] = stuck.stuck_node(labels, low, high, mean, options.stuck_rule)
+    dead = set(labels[stuck.is_stuck(low, high, options.stuck_rule)])
+    if dead:
+        report.warnings.append(
+            f"{len(dead)} stuck of {len(labels)} devices ({', '.join(sorted(dead)[:5])}{', ...' if len(dead) > 5 else ''}"
+            "): not part of the population law, the conductance range and the programming spread"
+        )
+    return {state: ~np.isin(part.curves.device, list(dead)) for state, part in fits.items()}
+
+
+def _add_population(
+    nodes: dict[str, xr.Dataset], law: IVModel, fits: dict[str, curves.CurveFits], live: dict[str, np.ndarray],
+    options: FitOptions, node: xr.Dataset, polarity: str, report: _Report,
+) -> None:  # fmt: skip
+    usable = {}
+    for state, part in fits.items():
+        kept = iv_node.only(part, part.ok & live[state])
+        if len(kept.curves) < population.MINIMUM_CURVES:
+            report.warnings.append(
+                f"state '{state}': no population law, because {len(kept.curves)} curves could be fitted and at least "
+                f"{population.MINIMUM_CURVES} are needed"
+            )
+            continue
+        usable[state] = kept
+    if not usable:
+        return
+    lines = {state: population.fit_line(law, part, abs(options.reference_voltage)) for state, part in usable.items()}
+    transforms = {line.transforms for line in lines.values()}
+    if len(transforms) > 1:  # one set of coordinates for all states, so that they can be blended
+        base = tuple(parameter.transform for parameter in law.parameters)
+        lines = {s: population.fit_line(law, p, abs(options.reference_voltage), base) for s, p in usable.items()}
+    nodes["iv"] = iv_node.iv_node(
+        law, usable, fits, lines, form=options.form, reference_voltage=options.reference_voltage, polarity=polarity
+    )
+    temperature = options.temperature
+    if temperature is None and "temperature" in node.coords:
+        stated = np.unique(node["temperature"].values[np.isfinite(node["temperature"].values)])
+        temperature = float(stated[0]) if len(stated) == 1 else None
+    if temperature is not None:
+        nodes["iv"].attrs["temperature"] = temperature
+
+
+def _add_conductance(
+    nodes: dict[str, xr.Dataset], node: xr.Dataset, fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray],
+    live: dict[str, np.ndarray], options: FitOptions, report: _Report,
+) -> None:  # fmt: skip
+    voltages = conductance.read_voltages(node, options.reference_voltage)
+    states = list(fits)
+    tables = conductance.state_tables(node, states, voltages)
+    medians = {}
+    for state, part in fits.items():
+        keep = live[state] & np.isfinite(ln_r[state])
+        device = part.curves.device[keep]
+        g = np.exp(-ln_r[state][keep])
+        medians[state] = {name: float(np.median(g[device == name])) for name in np.unique(device)}
+    if {"lrs", "hrs"} <= set(medians):
+        shared = sorted(set(medians["lrs"]) & set(medians["hrs"]))
+        low = np.array([medians["hrs"][d] for d in shared])
+        high = np.array([medians["lrs"][d] for d in shared])
+        rule = "median over devices of each device's median conductance in its high- and low-resistance state"
+    else:
+        values = np.array([g for state in medians.values() for g in state.values()])
+        low, high = np.quantile(values, [0.05]), np.quantile(values, [0.95])
+        rule = "5 and 95 % quantiles of the conductances of all devices (no set and reset states were measured)"
+    if not len(low) or not np.median(low) < np.median(high):
+        report.warnings.append("conductance range: not found, because the two states do not differ")
+        return
+    nodes["conductance"] = xr.Dataset(
+        {**conductance.range_of(low, high), **tables},
+        coords={"state": states, "read_voltage": ("read_voltage", voltages, {"units": "V"}),
+                "quantile": list(conductance.QUANTILES), "bound": ["low", "high"]},
+        attrs={"reference_voltage": options.reference_voltage, "rule": rule},
+    )  # fmt: skip
+
+
+def _add_programming(
+    nodes: dict[str, xr.Dataset], fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray],
+    live: dict[str, np.ndarray], report: _Report,
+) -> None:  # fmt: skip
+    states: dict[str, tuple[np.ndarray, np.ndarray, float]] = {}
+    for state, part in fits.items():
+        keep = live[state] & np.isfinite(ln_r[state])
+        if keep.sum() < 2:
+            report.warnings.append(f"programming spread of state '{state}': not found, because it takes two curves")
+            continue
+        error = float(np.nanmean(np.nan_to_num(part.ln_r_stderr[keep]) ** 2))
+        states[state] = (ln_r[state][keep], part.curves.device[keep], error)
+    if not {"lrs", "hrs"} & set(states):
+        report.warnings.append("programming spread: not found, because no programmed states were measured")
+        return
+    nodes["programming"] = programming.programming_node(states)
+    for state, (values, devices, _) in states.items():
+        n = len(np.unique(devices))
+        if n == len(values):
+            report.warnings.append(
+                f"programming spread of state '{state}': device-to-device and cycle-to-cycle are not separated, "
+                "because each device was measured in one cycle"
+            )
+        elif n == 1:
+            report.warnings.append(
+                f"programming spread of state '{state}': cycle-to-cycle only, because one device was measured"
+            )

@@ -1,0 +1,1 @@
+"""Fits of every characteristic: each module takes measured values and returns an xarray node of the device model."""

@@ -1,0 +1,242 @@
+"""Per-curve fits of a conduction law: which points, which window, and the status of every curve."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from calib.errors import FitError, OptionError
+from calib.fitting.least_squares import OK, BatchFit, fit_batch
+from calib.iv_models import IVModel
+
+EXCLUDED_FLAGS = ("compliance", "spike", "below_floor", "switching", "saturated", "duplicate")
+MISFIT_THRESHOLD = 0.05
+"""Root mean square of the law's relative misfit, median over curves, up to which a window is supported."""
+RELATIVE_NOISE_MINIMUM = 1e-3
+FLOOR_SIGMAS = 3.0
+"""The noise floor is taken as this many standard deviations of the instrument's noise."""
+_PROBES = 24
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one resistance state at one polarity, folded to positive voltage.
+
+    Attributes
+    ----------
+    state : name of the state.
+    device, cycle : (curve,) where each comes from.
+    voltage, current : (curve, point) [V], [A]; NaN where there is no point or it is not used.
+    floor : (curve,) [A] the instrument's noise floor.
+    has_offset : whether a constant current offset was found in these curves.
+    n_excluded : number of points left out, by reason.
+    """
+
+    state: str
+    device: np.ndarray
+    cycle: np.ndarray
+    voltage: np.ndarray
+    current: np.ndarray
+    floor: np.ndarray
+    has_offset: bool
+    n_excluded: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.device)
+
+
+@dataclass(frozen=True)
+class CurveFits:
+    """The fits of one state's curves and the window in which they were made."""
+
+    curves: Curves
+    fit: BatchFit
+    ln_r: np.ndarray
+    ln_r_stderr: np.ndarray
+    relative_rms: np.ndarray
+    v_min: float
+    v_max: float
+
+    @property
+    def ok(self) -> np.ndarray:
+        """(curve,) whether the fit succeeded and gives a resistance."""
+        return (self.fit.status == OK) & np.isfinite(self.ln_r)
+
+
+def flag_mask(node: xr.Dataset, names: tuple[str, ...] = EXCLUDED_FLAGS) -> np.ndarray:
+    """Return where any of the named flags is set, (sweep, point)."""
+    meanings = str(node["flag"].attrs["flag_meanings"]).split()
+    masks = np.atleast_1d(node["flag"].attrs["flag_masks"])
+    bits = sum(int(mask) for mask, name in zip(masks, meanings, strict=True) if name in names)
+    return (node["flag"].values & bits) != 0
+
+
+def select(node: xr.Dataset, state: str, polarity: str) -> Curves:
+    """Take the branches of one state and polarity from a Measurement's iv node, without the flagged points."""
+    rows = np.flatnonzero((node["state"].values == state) & (node["polarity"].values == polarity))
+    part = node.isel(sweep=rows)
+    sign = -1.0 if polarity == "negative" else 1.0
+    voltage, current = sign * part["voltage"].values, sign * part["current"].values
+    measured = np.isfinite(voltage) & np.isfinite(current)
+    offset = np.nan_to_num(part["offset"].values) if "offset" in part.coords else np.zeros(len(rows))
+    has_offset = bool((offset != 0).any())
+    excluded = {name: int((flag_mask(part, (name,)) & measured).sum()) for name in EXCLUDED_FLAGS}
+    keep = measured & ~flag_mask(part) & (has_offset | (voltage > 0))
+    floor = part["noise_floor"].values if "noise_floor" in part.coords else np.zeros(len(rows))
+    return Curves(
+        state=state,
+        device=part["device"].values.astype(str),
+        cycle=part["cycle"].values,
+        voltage=np.where(keep, voltage, np.nan),
+        current=np.where(keep, current - sign * offset[:, None], np.nan),
+        floor=np.nan_to_num(floor),
+        has_offset=has_offset,
+        n_excluded={name: count for name, count in excluded.items() if count},
+    )
+
+
+def in_window(curves: Curves, v_max: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return voltage and current with the points beyond `v_max` replaced by NaN, columns that stay empty removed."""
+    inside = curves.voltage <= v_max * (1 + 1e-9)
+    some = inside.any(0)
+    voltage = np.where(inside, curves.voltage, np.nan)[:, some]
+    return voltage, np.where(inside, curves.current, np.nan)[:, some]
+
+
+def fit_window(law: IVModel, curves: Curves, v_max: float) -> tuple[BatchFit, np.ndarray, float]:
+    """Fit every curve up to `v_max`, weighted with the noise that the curves themselves show.
+
+    The standard deviation of a point is sqrt((rho I)^2 + (I_floor / 3)^2); rho, the relative noise, is found from the
+    residuals of a first fit with relative weights.
+
+    Returns
+    -------
+    fit : the batched fit.
+    residual : (curve, point) relative residual (I_fit - I) / |I|, NaN where there is no point.
+    misfit : root mean square over the voltages of a curve, median over curves, of the residual that is not noise of
+        the floor.
+    """
+    voltage, current = in_window(curves, v_max)
+    absolute = np.broadcast_to(curves.floor[:, None] / FLOOR_SIGMAS, current.shape)
+    relative = 0.05
+    fit = fit_batch(law, voltage, current, np.hypot(relative * current, absolute), fit_offset=curves.has_offset)
+    residual = relative_residual(law, fit, voltage, current)
+    clear = np.isfinite(residual) & (np.abs(current) > 10 * absolute)
+    if clear.any():
+        relative = max(1.4826 * float(np.median(np.abs(residual[clear]))), RELATIVE_NOISE_MINIMUM)
+        fit = fit_batch(law, voltage, current, np.hypot(relative * current, absolute), fit_offset=curves.has_offset)
+        residual = relative_residual(law, fit, voltage, current)
+    return fit, residual, _misfit(residual, voltage, current, absolute)
+
+
+def relative_residual(law: IVModel, fit: BatchFit, voltage: np.ndarray, current: np.ndarray) -> np.ndarray:
+    """Return (I_fit - I) / |I|, (curve, point)."""
+    parameters = {name: fit.values[:, k, None] for k, name in enumerate(fit.names)}
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        model = law.current(voltage, xp=np, **parameters) + fit.offset[:, None]
+        return (model - current) / np.abs(current)
+
+
+def _misfit(residual: np.ndarray, voltage: np.ndarray, current: np.ndarray, absolute: np.ndarray) -> float:
+    """Return the systematic part of the residual: its median over curves in voltage bins, and per curve for few.
+
+    Noise averages out over curves in a bin, the law's misfit does not; with under 10 curves the bins are wide.
+    """
+    clear = np.isfinite(residual) & (np.abs(current) > 10 * absolute)
+    if not clear.any():
+        return 0.0
+    v, r = voltage[clear], residual[clear]
+    if clear.sum() < 4 * len(residual):  # three points a curve or fewer: nothing systematic can be seen
+        return 0.0
+    edges = np.unique(np.quantile(v, np.linspace(0, 1, 13)))
+    bins = np.clip(np.searchsorted(edges, v, side="right") - 1, 0, max(len(edges) - 2, 0))
+    medians = [np.median(r[bins == k]) for k in np.unique(bins)]
+    weights = [np.count_nonzero(bins == k) for k in np.unique(bins)]
+    return float(np.sqrt(np.average(np.square(medians), weights=weights)))
+
+
+def supported_window(law: IVModel, curves: Curves) -> tuple[float, float]:
+    """Find the largest voltage up to which the law describes the curves.
+
+    Windows grow over the measured voltages; the last one before the misfit (see `fit_window`) first exceeds
+    `MISFIT_THRESHOLD` is taken, and no window is smaller than two points more than the law has parameters.
+
+    Returns
+    -------
+    v_max [V], and the misfit in that window.
+
+    Raises
+    ------
+    FitError
+        When no curve has enough points.
+    """
+    levels, counts = np.unique(np.round(curves.voltage[np.isfinite(curves.voltage)], 6), return_counts=True)
+    levels = levels[(counts >= max(1, 0.02 * len(curves))) & (levels > 0)]
+    needed = len(law.parameters) + curves.has_offset + 2
+    if len(levels) < needed:
+        raise FitError(
+            f"the curves of state '{curves.state}' have {len(levels)} usable voltages; {law.name} needs {needed}; "
+            "measure more points, or fit the ohmic law (--iv-model ohmic)"
+        )
+    reach = np.nanmax(np.where(np.isfinite(curves.voltage), curves.voltage, 0.0), axis=1)
+    levels = levels[levels <= max(float(np.median(reach)), levels[needed - 1])]
+    candidates = np.unique(np.round(np.linspace(needed - 1, len(levels) - 1, _PROBES)).astype(int))
+    best, best_misfit = float(levels[candidates[0]]), float("nan")
+    for index in candidates:
+        _, _, misfit = fit_window(law, curves, float(levels[index]))
+        if np.isfinite(best_misfit) and misfit > MISFIT_THRESHOLD:
+            break
+        best, best_misfit = float(levels[index]), misfit
+        if misfit > MISFIT_THRESHOLD:
+            break
+    return best, best_misfit
+
+
+def fit_curves(law: IVModel, curves: Curves, v_max: float, reference_voltage: float) -> CurveFits:
+    """Fit every curve and read R = V_ref / I(V_ref) of the fitted law, offset removed.
+
+    Raises
+    ------
+    OptionError
+        When `v_max` is beyond the data.
+    """
+    measured = curves.voltage[np.isfinite(curves.voltage)]
+    if not len(measured):
+        raise FitError(f"the curves of state '{curves.state}' have no usable point; 'calib inspect' lists why")
+    if v_max > measured.max() * (1 + 1e-6):
+        raise OptionError(
+            f"--v-max is {v_max:g} V but the usable curves of state '{curves.state}' end at {measured.max():g} V; "
+            f"give at most {measured.max():g}, or leave it out"
+        )
+    fit, residual, _ = fit_window(law, curves, v_max)
+    ln_r, ln_r_stderr = ln_resistance(law, fit, reference_voltage)
+    inside = measured[(measured > 0) & (measured <= v_max * (1 + 1e-9))]
+    with np.errstate(invalid="ignore"):
+        count = np.isfinite(residual).sum(1)
+        relative_rms = np.sqrt(np.nansum(np.square(residual), axis=1) / np.maximum(count, 1))
+    relative_rms = np.where(count > 0, relative_rms, np.nan)
+    return CurveFits(curves, fit, ln_r, ln_r_stderr, relative_rms, float(inside.min()), v_max)
+
+
+def ln_resistance(law: IVModel, fit: BatchFit, reference_voltage: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return ln(R / Ohm) at the reference voltage and its standard error, by the law's gradient."""
+    parameters = {name: fit.values[:, k] for k, name in enumerate(fit.names)}
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        ln_r = np.log(law.resistance(reference_voltage, xp=np, **parameters))
+    gradient = ln_r_gradient(law, fit, reference_voltage)
+    variance = np.einsum("ci,cij,cj->c", gradient, np.nan_to_num(fit.covariance), gradient)
+    return ln_r, np.where(np.isfinite(ln_r), np.sqrt(np.maximum(variance, 0.0)), np.nan)
+
+
+def ln_r_gradient(law: IVModel, fit: BatchFit, reference_voltage: float) -> np.ndarray:
+    """Return the derivative of ln R by the fitted coordinates, (curve, parameter)."""
+    parameters = {name: fit.values[:, k] for k, name in enumerate(fit.names)}
+    at = np.full(len(fit.values), reference_voltage)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        current = law.current(at, xp=np, **parameters)
+        partial = law.jacobian(at, xp=np, **parameters)
+        columns = []
+        for k, parameter in enumerate(law.parameters):
+            chain = fit.values[:, k] if parameter.transform == "log" else 1.0
+            columns.append(-partial[parameter.name] * chain / current)
+    return np.nan_to_num(np.stack(columns, axis=-1))

@@ -1,0 +1,62 @@
+"""What conductance reads without sweeps support: range, programming spread and stuck devices."""
+
+import numpy as np
+import xarray as xr
+
+from calib.errors import FitError
+from calib.fitting import conductance, programming, stuck
+
+
+def reads_nodes(
+    node: xr.Dataset, *, reference_voltage: float, stuck_rule: str, warnings: list[str]
+) -> dict[str, xr.Dataset]:
+    """Fit what conductance reads support: range, programming spread and stuck devices."""
+    g = node["conductance"].values
+    device = node["device"].values.astype(str)
+    finite = np.isfinite(g) & (g > 0)
+    dropped = int((np.isfinite(g) & (g <= 0)).sum())
+    if dropped:
+        warnings.append(f"{dropped} reads have a conductance that is not positive and were left out")
+    if not finite.any():
+        raise FitError("the reads hold no positive conductance; check the columns and units with 'calib inspect'")
+    labels, index = np.unique(device, return_inverse=True)
+    values, owner = g[finite], np.broadcast_to(index[:, None], g.shape)[finite]
+    low, high = np.full(len(labels), np.inf), np.zeros(len(labels))
+    np.minimum.at(low, owner, values)
+    np.maximum.at(high, owner, values)
+    total, count = np.bincount(owner, values, len(labels)), np.bincount(owner, minlength=len(labels))
+    seen = count > 0
+    labels, low, high, mean = labels[seen], low[seen], high[seen], (total[seen] / count[seen])
+    nodes: dict[str, xr.Dataset] = {}
+    warnings.append("I-V law: not found, because the measurement holds reads at one voltage; the law is ohmic")
+    live = np.ones(len(labels), dtype=bool)
+    if len(labels) > 1 and (count[seen] > 1).any():
+        nodes["stuck"] = stuck.stuck_node(labels, low, high, mean, stuck_rule)
+        live = ~stuck.is_stuck(low, high, stuck_rule)
+    else:
+        warnings.append("stuck devices: not found, because each device was read once, or one device was read")
+    bounds = conductance.range_of(low[live], high[live])
+    if not float(bounds["g_off"][1]) < float(bounds["g_on"][1]):
+        bounds = conductance.range_of(np.quantile(mean, [0.05]), np.quantile(mean, [0.95]))
+    rule = "medians over devices of the smallest and largest conductance seen (Joksas et al. 2022)"
+    nodes["conductance"] = xr.Dataset(
+        bounds, coords={"bound": ["low", "high"]}, attrs={"reference_voltage": reference_voltage, "rule": rule}
+    )
+    _reads_programming(nodes, node, set(labels[live]), warnings)
+    return nodes
+
+
+def _reads_programming(nodes: dict[str, xr.Dataset], node: xr.Dataset, live: set[str], warnings: list[str]) -> None:
+    state = node["state"].values.astype(str) if "state" in node.coords else np.full(node.sizes["trace"], "")
+    states: dict[str, tuple[np.ndarray, np.ndarray, float]] = {}
+    for name in ("lrs", "hrs"):
+        rows = np.flatnonzero((state == name) & np.isin(node["device"].values, list(live)))
+        g = node["conductance"].values[rows]
+        ok = np.isfinite(g) & (g > 0)
+        if ok.sum() >= 2:
+            devices = np.broadcast_to(node["device"].values[rows].astype(str)[:, None], g.shape)[ok]
+            states[name] = (-np.log(g[ok]), devices, 0.0)
+    if states:
+        nodes["programming"] = programming.programming_node(states)
+    else:
+        warnings.append("programming spread: not found, because the reads name no low- and high-resistance state")
