@@ -182,7 +182,7 @@ def _fit_iv(node: xr.Dataset, options: FitOptions, report: _Report) -> dict[str,
     ln_r = {state: _ln_r_with_reads(node, fits[state], polarity, options, report) for state in states}
     nodes: dict[str, xr.Dataset] = {}
     live = _add_stuck(nodes, fits, ln_r, options, report)
-    _add_population(nodes, law, fits, live, options, node, polarity, report)
+    _add_population(nodes, law, fits, options, node, polarity, report)
     _add_conductance(nodes, node, fits, ln_r, live, options, report)
     _add_programming(nodes, fits, ln_r, live, report)
     nodes["examples"] = iv_node.examples_node(node, states, polarity, max(v_max.values()))
@@ -311,18 +311,18 @@ def _add_stuck(
     if dead:
         report.warnings.append(
             f"{len(dead)} stuck of {len(labels)} devices ({', '.join(sorted(dead)[:5])}{', ...' if len(dead) > 5 else ''}"
-            "): not part of the population law, the conductance range and the programming spread"
+            "): in the I-V law, which holds for them as well, but not in the conductance range and the programming spread"
         )
     return {state: ~np.isin(part.curves.device, list(dead)) for state, part in fits.items()}
 
 
 def _add_population(
-    nodes: dict[str, xr.Dataset], law: IVModel, fits: dict[str, curves.CurveFits], live: dict[str, np.ndarray],
+    nodes: dict[str, xr.Dataset], law: IVModel, fits: dict[str, curves.CurveFits],
     options: FitOptions, node: xr.Dataset, polarity: str, report: _Report,
 ) -> None:  # fmt: skip
     usable = {}
     for state, part in fits.items():
-        kept = iv_node.only(part, part.ok & live[state])
+        kept = iv_node.only(part, part.ok)
         if len(kept.curves) < population.MINIMUM_CURVES:
             report.warnings.append(
                 f"state '{state}': no population law, because {len(kept.curves)} curves could be fitted and at least "

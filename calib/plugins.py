@@ -6,7 +6,7 @@ whose `name` repeats that name.
 """
 
 import importlib
-import importlib.resources
+from pathlib import Path
 from typing import Any
 
 from calib.errors import CalibError, OptionError
@@ -15,9 +15,12 @@ _BASE_MODULES = {"base", "console"}
 
 
 def names(package: str) -> list[str]:
-    """Return the names of the members of a family, sorted, without importing them."""
-    folder = importlib.resources.files(package)
-    stems = [entry.name[:-3] for entry in folder.iterdir() if entry.name.endswith(".py")]
+    """Return the names of the members of a family, sorted, without importing them.
+
+    The folders of the package's `__path__` are searched; appending a folder to it adds that folder's members.
+    """
+    folders = [Path(folder) for folder in importlib.import_module(package).__path__]
+    stems = {file.stem for folder in folders for file in folder.glob("*.py")}
     return sorted(stem.replace("_", "-") for stem in stems if not stem.startswith("_") and stem not in _BASE_MODULES)
 
 
