@@ -55,7 +55,6 @@ def _registry() -> Any:
     import pint
 
     registry: Any = pint.UnitRegistry(cache_folder=None, on_redefinition="ignore")
-    registry.default_format = "~"
     return registry
 
 

@@ -1,0 +1,72 @@
+# make help lists the targets. A machine needs Python 3.11 or later and make; everything else goes into .venv.
+
+PYTHON ?= python3
+# Where torch comes from, when not from PyPI; for the CPU build: make TORCH_INDEX=https://download.pytorch.org/whl/cpu ...
+TORCH_INDEX ?=
+PYTEST_FLAGS ?= -n 2 --dist worksteal
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+SOURCES := calib datasets benchmarks tests fitted_models docs
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install quickstart test lint type format coverage docs models benchmarks clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(VENV)/.calib  ## make .venv and install calib in it, with the tested versions
+
+quickstart: install  ## a device model, a card, a network and a report from shipped raw data
+	$(BIN)/python -m calib.quickstart
+
+test: lint type  ## style, types and tests
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.calib-dev  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.calib-dev  ## pyright
+	$(BIN)/pyright
+
+format: $(VENV)/.calib-dev  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+coverage: $(VENV)/.calib-dev  ## tests with line and branch coverage (htmlcov/index.html)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) --cov --cov-report=term --cov-report=html
+
+docs: $(VENV)/.calib-docs  ## the documentation as HTML (docs/_build/index.html)
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+
+models: install  ## make datasets/ and fitted_models/ again
+	$(BIN)/python datasets/generate.py
+	$(BIN)/python fitted_models/build.py
+
+benchmarks: install  ## side-by-side timings
+	$(BIN)/python benchmarks/run.py
+
+clean:  ## remove .venv and everything that was made
+	rm -rf $(VENV) build dist htmlcov .coverage coverage.xml .pytest_cache .ruff_cache .hypothesis docs/_build quickstart
+	find $(wildcard $(SOURCES)) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@command -v "$(PYTHON)" >/dev/null || { echo "calib needs Python 3.11 or later, but there is no '$(PYTHON)';" \
+	  "give one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "calib needs Python 3.11 or later, but" \
+	  "'$(PYTHON)' is $$("$(PYTHON)" --version 2>&1); give another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear $(VENV)
+
+$(VENV)/.calib: pyproject.toml constraints.txt | $(BIN)/python
+ifneq ($(TORCH_INDEX),)
+	$(PIP) install --no-deps --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' constraints.txt)"
+endif
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.calib-%: $(VENV)/.calib
+	$(PIP) install -c constraints.txt -e '.[$*]'
+	@touch $@

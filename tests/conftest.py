@@ -1,0 +1,42 @@
+"""Fixtures that all tests share, and settings that must be in place before numpy, torch or matplotlib are imported."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Workers of pytest-xdist share the cores: one thread each. torch and the BLAS libraries read this on their import.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.pop("CALIB_DATA", None)
+
+settings.register_profile("calib", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("calib")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The folder of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def measurements() -> Path:
+    """The folder of raw measurements of real devices."""
+    return _shared("measurements")
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """The folder with the four files of MNIST."""
+    return _shared("mnist")
+
+
+def _shared(name: str) -> Path:
+    folder = ROOT.parent / "shared" / name
+    if not folder.is_dir():
+        pytest.skip(f"the folder ../shared/{name} is not beside this checkout")
+    return folder
