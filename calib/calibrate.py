@@ -12,6 +12,8 @@ from calib.errors import FitError, OptionError
 from calib.fitting import conductance, curves, iv_node, population, programming, reads, stuck
 from calib.iv_models import IVModel, iv_model, names
 
+RESIDUAL_THRESHOLD = 0.10
+"""Relative residual (root mean square of a curve, median over curves) above which the fit is called coarse."""
 SIMPLER_LAW_THRESHOLD = 0.03
 """A simpler law is taken when its currents differ from the best law's by less than this, or than the noise."""
 
@@ -178,6 +180,7 @@ def _fit_iv(node: xr.Dataset, options: FitOptions, report: _Report) -> dict[str,
     law, v_max = _law_and_window(selected, options, report)
     v_ref = abs(options.reference_voltage)
     fits = {state: curves.fit_curves(law, part, v_max[state], v_ref) for state, part in selected.items()}
+    _coarse_fits(law, fits, report)
     _excluded_points(selected, report)
     ln_r = {state: _ln_r_with_reads(node, fits[state], polarity, options, report) for state in states}
     nodes: dict[str, xr.Dataset] = {}
@@ -243,11 +246,21 @@ def _difference(simple: IVModel, best: IVModel, part: curves.Curves, v_max: floa
     _, current = curves.in_window(part, v_max)
     fits = [curves.fit_window(law, part, v_max) for law in (simple, best)]
     difference = np.abs(fits[0][1] - fits[1][1])  # residuals are relative to the same measured current
-    clear = np.isfinite(difference) & (np.abs(current) > 0.2 * np.nanmax(np.abs(current), axis=1, keepdims=True))
+    clear = np.isfinite(difference) & (np.abs(current) > 0.2 * np.nan_to_num(np.abs(current)).max(1, keepdims=True))
     residual = np.abs(fits[1][1][clear])
     if not clear.any():
         return 0.0, 0.0
     return float(np.quantile(difference[clear], 0.75)), 1.4826 * float(np.median(residual))
+
+
+def _coarse_fits(law: IVModel, fits: dict[str, curves.CurveFits], report: _Report) -> None:
+    for state, part in fits.items():
+        residual = float(np.median(part.relative_rms[part.ok])) if part.ok.any() else 0.0
+        if residual > RESIDUAL_THRESHOLD:
+            report.warnings.append(
+                f"state '{state}': the curves scatter by {residual:.0%} about {law.name} in its window (median over "
+                "curves); they are noisy there, or follow another law"
+            )
 
 
 def _excluded_points(selected: dict[str, curves.Curves], report: _Report) -> None:

@@ -35,7 +35,8 @@ def read_at(node: xr.Dataset, voltage: float) -> tuple[np.ndarray, np.ndarray]:
     """Return every sweep's conductance [S] at the measured point nearest to `voltage`, and whether it is censored.
 
     The sweep's current offset is removed first. NaN where no point lies within 5 % (or a flag excludes it); where the
-    current is under the instrument's noise floor the value is censored: what was read bounds it.
+    current is under the instrument's noise floor, so that even its sign is noise, the value is censored: |I| / |V| only
+    says that the conductance is small.
     """
     measured = np.where(flag_mask(node, _READ_EXCLUDED), np.nan, node["voltage"].values)
     distance = np.where(np.isfinite(measured), np.abs(measured - voltage), np.inf)
@@ -46,7 +47,8 @@ def read_at(node: xr.Dataset, voltage: float) -> tuple[np.ndarray, np.ndarray]:
     current = node["current"].values[rows, index] - offset
     with np.errstate(invalid="ignore", divide="ignore"):
         conductance = np.where(inside, current / measured[rows, index], np.nan)
-    return conductance, inside & flag_mask(node, ("below_floor",))[rows, index]
+    censored = inside & flag_mask(node, ("below_floor",))[rows, index]
+    return np.where(censored, np.abs(conductance), conductance), censored
 
 
 def state_tables(node: xr.Dataset, states: list[str], voltages: np.ndarray) -> dict[str, tuple]:

@@ -106,8 +106,8 @@ def in_window(curves: Curves, v_max: float) -> tuple[np.ndarray, np.ndarray]:
 def fit_window(law: IVModel, curves: Curves, v_max: float) -> tuple[BatchFit, np.ndarray, float]:
     """Fit every curve up to `v_max`, weighted with the noise that the curves themselves show.
 
-    The standard deviation of a point is sqrt((rho I)^2 + (I_floor / 3)^2); rho, the relative noise, is found from the
-    residuals of a first fit with relative weights.
+    The standard deviation of a point is sqrt((rho I)^2 + (I_floor / 3)^2); rho, the relative noise, and I are those of
+    a first fit with relative weights of the measured current, which alone would be biased by -2 rho^2.
 
     Returns
     -------
@@ -124,9 +124,12 @@ def fit_window(law: IVModel, curves: Curves, v_max: float) -> tuple[BatchFit, np
     clear = np.isfinite(residual) & (np.abs(current) > 10 * absolute)
     if clear.any():
         relative = max(1.4826 * float(np.median(np.abs(residual[clear]))), RELATIVE_NOISE_MINIMUM)
-        fit = fit_batch(law, voltage, current, np.hypot(relative * current, absolute), fit_offset=curves.has_offset)
+        with np.errstate(invalid="ignore"):
+            expected = current + residual * np.abs(current)  # not the measured one: it favours what noise made small
+        expected = np.where(np.isfinite(expected), expected, current)
+        fit = fit_batch(law, voltage, current, np.hypot(relative * expected, absolute), fit_offset=curves.has_offset)
         residual = relative_residual(law, fit, voltage, current)
-    return fit, residual, _misfit(residual, voltage, current, absolute)
+    return fit, residual, _misfit(residual, voltage, current, absolute, len(law.parameters))
 
 
 def relative_residual(law: IVModel, fit: BatchFit, voltage: np.ndarray, current: np.ndarray) -> np.ndarray:
@@ -137,16 +140,18 @@ def relative_residual(law: IVModel, fit: BatchFit, voltage: np.ndarray, current:
         return (model - current) / np.abs(current)
 
 
-def _misfit(residual: np.ndarray, voltage: np.ndarray, current: np.ndarray, absolute: np.ndarray) -> float:
-    """Return the systematic part of the residual: its median over curves in voltage bins, and per curve for few.
+def _misfit(
+    residual: np.ndarray, voltage: np.ndarray, current: np.ndarray, absolute: np.ndarray, parameters: int
+) -> float:
+    """Return the systematic part of the residual: root mean square over voltage bins of its median in a bin.
 
-    Noise averages out over curves in a bin, the law's misfit does not; with under 10 curves the bins are wide.
+    Noise averages out over the curves in a bin, the law's misfit does not. Only currents clear of the floor count.
     """
     clear = np.isfinite(residual) & (np.abs(current) > 10 * absolute)
     if not clear.any():
         return 0.0
     v, r = voltage[clear], residual[clear]
-    if clear.sum() < 4 * len(residual):  # three points a curve or fewer: nothing systematic can be seen
+    if clear.sum() <= parameters * clear.any(1).sum():  # as many parameters as points: nothing is left to see
         return 0.0
     edges = np.unique(np.quantile(v, np.linspace(0, 1, 13)))
     bins = np.clip(np.searchsorted(edges, v, side="right") - 1, 0, max(len(edges) - 2, 0))
@@ -170,8 +175,12 @@ def supported_window(law: IVModel, curves: Curves) -> tuple[float, float]:
     FitError
         When no curve has enough points.
     """
-    levels, counts = np.unique(np.round(curves.voltage[np.isfinite(curves.voltage)], 6), return_counts=True)
-    levels = levels[(counts >= max(1, 0.02 * len(curves))) & (levels > 0)]
+    measured = curves.voltage[curves.voltage > 0]
+    levels, counts = np.unique(np.round(measured, 6), return_counts=True)
+    levels = levels[counts >= max(1, 0.02 * len(curves))]
+    points = int(np.median((curves.voltage > 0).sum(1)))
+    if len(levels) < points:  # the voltages are measured ones, which differ from curve to curve
+        levels = np.unique(np.quantile(measured, np.linspace(0, 1, points)))
     needed = len(law.parameters) + curves.has_offset + 2
     if len(levels) < needed:
         raise FitError(

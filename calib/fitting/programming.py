@@ -58,6 +58,7 @@ def _reml(values: np.ndarray, index: np.ndarray, counts: np.ndarray, error_varia
     n, groups = len(values), len(counts)
     means = np.bincount(index, values) / counts
     within = float(np.square(values - means[index]).sum())
+    within = max(within, 1e-16 * n * float(values.var()), n * 1e-30)  # identical cycles: rounding, not a logarithm of 0
 
     def profile(ratio: float) -> tuple[float, float]:
         """-2 restricted log likelihood and sigma_c2c^2 for sigma_d2d^2 = ratio sigma_c2c^2."""
@@ -70,29 +71,33 @@ def _reml(values: np.ndarray, index: np.ndarray, counts: np.ndarray, error_varia
     def by_logarithm(log_ratio: float) -> float:
         return profile(np.exp(log_ratio))[0]
 
-    best = minimize_scalar(by_logarithm, bounds=(-12, 12), method="bounded", options={"xatol": 1e-8})
+    best = minimize_scalar(by_logarithm, bounds=(-12, 40), method="bounded", options={"xatol": 1e-8})
     ratio = float(np.exp(best.x)) if best.fun < profile(0.0)[0] else 0.0
     _, c2c = profile(ratio)
     d2d = ratio * c2c
     covariance = _component_covariance(d2d, c2c, counts, n)
-    total = d2d + c2c
-    total_stderr = np.sqrt(max(covariance.sum(), 0.0)) / (2 * np.sqrt(total)) if total > 0 else NAN
-    c2c_clean = max(c2c - error_variance, 0.0)
+    c2c = max(c2c - error_variance, 0.0)  # the error's variance is known: what is left is as uncertain as before
     return VarianceComponents(
         d2d=np.sqrt(d2d),
-        d2d_stderr=np.sqrt(covariance[0, 0]) / (2 * np.sqrt(d2d)) if d2d > 0 else np.sqrt(np.sqrt(covariance[0, 0])),
-        c2c=np.sqrt(c2c_clean),
-        c2c_stderr=np.sqrt(covariance[1, 1]) / (2 * np.sqrt(c2c)) if c2c > 0 else NAN,
-        total=np.sqrt(d2d + c2c_clean),
-        total_stderr=float(total_stderr),
+        d2d_stderr=_stderr_of_root(d2d, covariance[0, 0]),
+        c2c=np.sqrt(c2c),
+        c2c_stderr=_stderr_of_root(c2c, covariance[1, 1]),
+        total=np.sqrt(d2d + c2c),
+        total_stderr=_stderr_of_root(d2d + c2c, covariance.sum()),
         n_devices=groups,
         n_values=n,
     )
 
 
+def _stderr_of_root(variance: float, variance_of_variance: float) -> float:
+    """Return the standard error of sqrt(variance); at a variance of zero, the root of the variance's standard error."""
+    spread = float(np.sqrt(max(variance_of_variance, 0.0)))
+    return spread / (2 * float(np.sqrt(variance))) if variance > 0 else float(np.sqrt(spread))
+
+
 def _component_covariance(d2d: float, c2c: float, counts: np.ndarray, n: int) -> np.ndarray:
     """Return the large-sample covariance of (sigma_d2d^2, sigma_c2c^2) from the expected information."""
-    c2c = max(c2c, 1e-300)
+    c2c = max(c2c, 1e-30)
     lam = c2c + counts * d2d
     information = 0.5 * np.array([
         [np.square(counts / lam).sum(), (counts / np.square(lam)).sum()],

@@ -32,8 +32,10 @@ class Ohmic(IVModel):
         return coordinate
 
     def guess(self, voltage: Array, current: Array) -> dict[str, Array]:
-        ratio = np.where(voltage != 0, current / np.where(voltage == 0, 1.0, voltage), np.nan)
-        return {"g": np.maximum(np.nanmedian(ratio, axis=-1), 1e-18)}
+        """Take sum(I V) / sum(V^2)."""
+        usable = np.isfinite(voltage) & np.isfinite(current)
+        v, i = np.where(usable, voltage, 0.0), np.where(usable, current, 0.0)
+        return {"g": np.maximum((i * v).sum(-1) / np.maximum((v * v).sum(-1), 1e-300), 1e-18)}
 
 
 member = Ohmic()
