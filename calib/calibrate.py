@@ -9,7 +9,8 @@ import xarray as xr
 
 from calib import device_model
 from calib.errors import FitError, OptionError
-from calib.fitting import conductance, curves, iv_node, population, programming, reads, stuck
+from calib.fitting import conductance, curves, iv_node, population, programming, stuck
+from calib.fitting.reads import reads_nodes
 from calib.iv_models import IVModel, iv_model, names
 
 RESIDUAL_THRESHOLD = 0.10
@@ -110,9 +111,11 @@ def fit(
     part, label = _population(measurement, chosen.population)
     report = _Report()
     if "iv" in part:
+        if "reads" in part:
+            report.warnings.append("the conductance reads beside the sweeps were not used; fit them on their own")
         nodes = _fit_iv(part["iv"], chosen, report)
     else:
-        nodes = reads.reads_nodes(
+        nodes = reads_nodes(
             part["reads"], reference_voltage=chosen.reference_voltage, stuck_rule=chosen.stuck_rule,
             warnings=report.warnings,
         )  # fmt: skip
@@ -182,12 +185,14 @@ def _fit_iv(node: xr.Dataset, options: FitOptions, report: _Report) -> dict[str,
     fits = {state: curves.fit_curves(law, part, v_max[state], v_ref) for state, part in selected.items()}
     _coarse_fits(law, fits, report)
     _excluded_points(selected, report)
-    ln_r = {state: _ln_r_with_reads(node, fits[state], polarity, options, report) for state in states}
+    reads = {state: _ln_r_with_reads(node, fits[state], polarity, options, report) for state in states}
+    ln_r = {state: values for state, (values, _) in reads.items()}
+    censored = {state: mask for state, (_, mask) in reads.items()}
     nodes: dict[str, xr.Dataset] = {}
     live = _add_stuck(nodes, fits, ln_r, options, report)
-    _add_population(nodes, law, fits, options, node, polarity, report)
+    _add_population(nodes, law, fits, iv_node.by_level(fits, ln_r, live), options, node, polarity, report)
     _add_conductance(nodes, node, fits, ln_r, live, options, report)
-    _add_programming(nodes, fits, ln_r, live, report)
+    _add_programming(nodes, fits, ln_r, {s: live[s] & ~censored[s] for s in live}, report)
     nodes["examples"] = iv_node.examples_node(node, states, polarity, max(v_max.values()))
     return nodes
 
@@ -272,8 +277,12 @@ def _excluded_points(selected: dict[str, curves.Curves], report: _Report) -> Non
 
 def _ln_r_with_reads(
     node: xr.Dataset, fits: curves.CurveFits, polarity: str, options: FitOptions, report: _Report
-) -> np.ndarray:
-    """Return ln R of every curve: of the fitted law, or of the measured point where the law could not be fitted."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return ln R of every curve, and where it is censored.
+
+    It is that of the fitted law, or of the measured point where the law could not be fitted; a measured point under the
+    instrument's noise floor only says that R is large.
+    """
     rows = (node["state"].values == fits.curves.state) & (node["polarity"].values == polarity)
     part = node.isel(sweep=np.flatnonzero(rows))
     measured, censored = conductance.read_at(part, options.reference_voltage)
@@ -285,9 +294,9 @@ def _ln_r_with_reads(
         report.warnings.append(
             f"state '{fits.curves.state}': {int(failed.sum())} of {len(failed)} curves could not be fitted (first: "
             f"{example}); their resistance is the measured one where there is one, "
-            f"{int((failed & censored).sum())} of them at the noise floor"
+            f"{int((failed & censored).sum())} of them at the noise floor, which the programming spread leaves out"
         )
-    return np.where(failed, fallback, fits.ln_r)
+    return np.where(failed, fallback, fits.ln_r), failed & censored
 
 
 def _per_device(
@@ -308,7 +317,12 @@ def _add_stuck(
     """Add the stuck node where set and reset were measured; return per state which curves are of live devices."""
     everyone = {state: np.ones(len(part.curves), dtype=bool) for state, part in fits.items()}
     if not {"lrs", "hrs"} <= set(fits):
-        report.warnings.append("stuck devices: not found, because no set and reset cycles were measured")
+        report.warnings.append(
+            "stuck devices: not found, because no sweep opens a loop between two states: the sweeps only read, or no "
+            "device switches"
+            if set(fits) == {"all"}
+            else "stuck devices: not found, because no set and reset cycles were measured"
+        )
         return everyone
     device, _, g = _per_device(fits, ln_r)
     labels, index = np.unique(device, return_inverse=True)
@@ -322,20 +336,21 @@ def _add_stuck(
     nodes["stuck"] = stuck.stuck_node(labels, low, high, mean, options.stuck_rule)
     dead = set(labels[stuck.is_stuck(low, high, options.stuck_rule)])
     if dead:
+        some = f"{', '.join(sorted(dead)[:5])}{', ...' if len(dead) > 5 else ''}"
         report.warnings.append(
-            f"{len(dead)} stuck of {len(labels)} devices ({', '.join(sorted(dead)[:5])}{', ...' if len(dead) > 5 else ''}"
-            "): in the I-V law, which holds for them as well, but not in the conductance range and the programming spread"
+            f"{len(dead)} stuck of {len(labels)} devices ({some}): their curves are in the I-V law of the state at whose "
+            "level they lie, but not in the conductance range and the programming spread"
         )
     return {state: ~np.isin(part.curves.device, list(dead)) for state, part in fits.items()}
 
 
 def _add_population(
-    nodes: dict[str, xr.Dataset], law: IVModel, fits: dict[str, curves.CurveFits],
+    nodes: dict[str, xr.Dataset], law: IVModel, fits: dict[str, curves.CurveFits], live: dict[str, np.ndarray],
     options: FitOptions, node: xr.Dataset, polarity: str, report: _Report,
 ) -> None:  # fmt: skip
     usable = {}
     for state, part in fits.items():
-        kept = iv_node.only(part, part.ok)
+        kept = iv_node.only(part, part.ok & live[state])
         if len(kept.curves) < population.MINIMUM_CURVES:
             report.warnings.append(
                 f"state '{state}': no population law, because {len(kept.curves)} curves could be fitted and at least "
@@ -381,10 +396,11 @@ def _add_conductance(
         rule = "median over devices of each device's median conductance in its high- and low-resistance state"
     else:
         values = np.array([g for state in medians.values() for g in state.values()])
-        low, high = np.quantile(values, [0.05]), np.quantile(values, [0.95])
+        low, high = (np.quantile(values, [q]) if len(values) else values for q in (0.05, 0.95))
         rule = "5 and 95 % quantiles of the conductances of all devices (no set and reset states were measured)"
     if not len(low) or not np.median(low) < np.median(high):
-        report.warnings.append("conductance range: not found, because the two states do not differ")
+        why = "its two states do not differ" if len(medians) > 1 else "one device in one state has no range"
+        report.warnings.append(f"conductance range: not found, because {why}")
         return
     nodes["conductance"] = xr.Dataset(
         {**conductance.range_of(low, high), **tables},
@@ -406,8 +422,10 @@ def _add_programming(
             continue
         error = float(np.nanmean(np.nan_to_num(part.ln_r_stderr[keep]) ** 2))
         states[state] = (ln_r[state][keep], part.curves.device[keep], error)
-    if not {"lrs", "hrs"} & set(states):
+    if not {"lrs", "hrs"} & set(fits):
         report.warnings.append("programming spread: not found, because no programmed states were measured")
+        return
+    if not states:
         return
     nodes["programming"] = programming.programming_node(states)
     for state, (values, devices, _) in states.items():

@@ -33,6 +33,9 @@ STATE_ORDER = ("lrs", "hrs")
 # node -> variable -> dimensions. A node may hold more; what stands here must be there.
 _REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     "iv": {
+        "state": ("state",),
+        "parameter": ("parameter",),
+        "quantile": ("quantile",),
         "transform": ("state", "parameter"),
         "intercept": ("state", "parameter"),
         "slope": ("state", "parameter"),
@@ -47,6 +50,7 @@ _REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "conductance": {"g_off": (), "g_on": ()},
     "programming": {
+        "state": ("state",),
         "r_median": ("state",),
         "sigma": ("state",),
         "sigma_d2d": ("state",),
@@ -263,7 +267,7 @@ def _node_problems(name: str, node: xr.Dataset) -> list[str]:
     return problems or _value_problems(name, node)
 
 
-_TEXT = {"transform", "example_state", "example_device"}
+_TEXT = {"state", "parameter", "transform", "example_state", "example_device"}
 
 
 def _value_problems(name: str, node: xr.Dataset) -> list[str]:

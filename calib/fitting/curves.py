@@ -185,7 +185,8 @@ def supported_window(law: IVModel, curves: Curves) -> tuple[float, float]:
     if len(levels) < needed:
         raise FitError(
             f"the curves of state '{curves.state}' have {len(levels)} usable voltages; {law.name} needs {needed}; "
-            "measure more points, or fit the ohmic law (--iv-model ohmic)"
+            "measure more points below the switching voltage"
+            + ("" if not law.shape else ", or fit the ohmic law (--iv-model ohmic)")
         )
     reach = np.nanmax(np.where(np.isfinite(curves.voltage), curves.voltage, 0.0), axis=1)
     levels = levels[levels <= max(float(np.median(reach)), levels[needed - 1])]

@@ -29,6 +29,24 @@ def only(part: curves.CurveFits, keep: np.ndarray) -> curves.CurveFits:
     )  # fmt: skip
 
 
+def by_level(
+    fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray], live: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return per state the curves that its population law is fitted to.
+
+    These are the curves of devices that switch, and of stuck devices those that lie nearest, in ln R, to the centre of
+    the state that they are labelled with: a device stuck on is a low-resistance device in each of its cycles, and would
+    bend the law of the high-resistance state.
+    """
+    centres = {state: float(np.nanmedian(ln_r[state][live[state]])) for state in fits if live[state].any()}
+    chosen = {}
+    for state in fits:
+        distance = np.stack([np.abs(ln_r[state] - centre) for centre in centres.values()])
+        nearest = np.array(list(centres))[np.argmin(np.nan_to_num(distance, nan=np.inf), axis=0)]
+        chosen[state] = live[state] | (nearest == state)
+    return chosen
+
+
 def iv_node(
     law: IVModel, usable: dict[str, curves.CurveFits], fits: dict[str, curves.CurveFits],
     lines: dict[str, population.Line], *, form: str,

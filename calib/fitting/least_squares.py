@@ -21,7 +21,8 @@ from calib.iv_models.base import IVModel
 BLOCK = 2048  # curves per block: what a block needs stays in the cache
 MAXIMUM_ITERATIONS = 100
 TOLERANCE = 1e-12  # relative decrease of the cost, and length of a step relative to the estimates' scale squared
-CONDITION_LIMIT = 1e8
+UNDETERMINED = 1.0
+"""Standard error of the logarithm of a positive parameter from which on it counts as not determined."""
 OK = "ok"
 
 
@@ -249,13 +250,18 @@ def _assemble(law: IVModel, blocks: list[dict[str, np.ndarray]], fit_offset: boo
         status[row] = f"the fit did not converge in {MAXIMUM_ITERATIONS} iterations"
     for row in np.flatnonzero((n_free >= 1) & joined["converged"] & ~(condition < 1e14)):
         status[row] = f"the points do not determine the parameters (condition number {condition[row]:.1g})"
-    failed = status != OK
     variance = np.where(n_free > 0, cost / np.maximum(n_free, 1), np.nan)
+    is_log = np.array([parameter.transform == "log" for parameter in law.parameters])
+    with np.errstate(invalid="ignore"):
+        loose = np.sqrt(np.diagonal(joined["unscaled"], axis1=1, axis2=2)[:, : len(names)] * variance[:, None])
+    for row in np.flatnonzero((status == OK) & (loose[:, is_log] > UNDETERMINED).any(1)):
+        name = names[np.flatnonzero(is_log)[np.argmax(loose[row, is_log])]]
+        status[row] = f"the points do not determine {name}: its standard error is {loose[row, is_log].max():.2g} in ln"
+    failed = status != OK
     internal = np.where(failed[:, None], np.nan, joined["u"])
     unscaled = np.where(failed[:, None, None], np.nan, joined["unscaled"])
     n = len(names)
     covariance = unscaled * variance[:, None, None]
-    is_log = np.array([parameter.transform == "log" for parameter in law.parameters])
     with np.errstate(over="ignore"):
         values = np.where(is_log, np.exp(internal[:, :n]), internal[:, :n])
     spread = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0))

@@ -183,7 +183,8 @@ def _with_scale(
     errors = np.sqrt(np.maximum(np.diag(beta_covariance), 0.0)).reshape(-1, 2)
     intercept[shape], slope[shape] = beta.T
     intercept_stderr[shape], slope_stderr[shape] = errors.T
-    slope[scale], intercept[scale] = np.polyfit(x, t[:, scale], 1)
+    weight = 1 / np.sqrt(np.einsum("cii->c", sigma + e) / len(shape))
+    slope[scale], intercept[scale] = np.polyfit(x, t[:, scale], 1, w=weight)
     blocks = beta_covariance.reshape(len(shape), 2, len(shape), 2)
     intercept_stderr[scale] = np.sqrt(max(gradient @ blocks[:, 0, :, 0] @ gradient, 0.0))
     slope_stderr[scale] = np.sqrt(max(gradient @ blocks[:, 1, :, 1] @ gradient, 0.0))

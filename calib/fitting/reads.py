@@ -30,20 +30,38 @@ def reads_nodes(
     nodes: dict[str, xr.Dataset] = {}
     warnings.append("I-V law: not found, because the measurement holds reads at one voltage; the law is ohmic")
     live = np.ones(len(labels), dtype=bool)
-    if len(labels) > 1 and (count[seen] > 1).any():
+    switched = {"lrs", "hrs"} <= set(node["state"].values.astype(str)) if "state" in node.coords else False
+    if len(labels) > 1 and (count[seen] > 1).any() and (switched or not stuck.all_stuck(low, high)):
         nodes["stuck"] = stuck.stuck_node(labels, low, high, mean, stuck_rule)
         live = ~stuck.is_stuck(low, high, stuck_rule)
     else:
-        warnings.append("stuck devices: not found, because each device was read once, or one device was read")
-    bounds = conductance.range_of(low[live], high[live])
-    if not float(bounds["g_off"][1]) < float(bounds["g_on"][1]):
-        bounds = conductance.range_of(np.quantile(mean, [0.05]), np.quantile(mean, [0.95]))
-    rule = "medians over devices of the smallest and largest conductance seen (Joksas et al. 2022)"
-    nodes["conductance"] = xr.Dataset(
-        bounds, coords={"bound": ["low", "high"]}, attrs={"reference_voltage": reference_voltage, "rule": rule}
-    )
+        warnings.append("stuck devices: not found, because the devices were not read in two states that differ")
+    _add_range(nodes, low[live], high[live], mean, reference_voltage, warnings)
     _reads_programming(nodes, node, set(labels[live]), warnings)
+    if not nodes:
+        raise FitError(
+            f"{len(labels)} devices with {int(count.sum())} reads give neither a conductance range nor a spread: "
+            f"{'; '.join(warnings)}; expected reads of several devices, or of devices in their two states"
+        )
     return nodes
+
+
+def _add_range(
+    nodes: dict[str, xr.Dataset], low: np.ndarray, high: np.ndarray, mean: np.ndarray, reference_voltage: float,
+    warnings: list[str],
+) -> None:  # fmt: skip
+    rule = "medians over devices of the smallest and largest conductance seen (Joksas et al. 2022)"
+    if stuck.all_stuck(low, high):
+        low, high = np.quantile(mean, [0.05]), np.quantile(mean, [0.95])
+        rule = "5 and 95 % quantiles of the devices' mean conductances (the devices were not switched)"
+    if not np.median(low) < np.median(high):
+        warnings.append("conductance range: not found, because only one conductance was read")
+        return
+    nodes["conductance"] = xr.Dataset(
+        conductance.range_of(low, high),
+        coords={"bound": ["low", "high"]},
+        attrs={"reference_voltage": reference_voltage, "rule": rule},
+    )
 
 
 def _reads_programming(nodes: dict[str, xr.Dataset], node: xr.Dataset, live: set[str], warnings: list[str]) -> None:

@@ -17,6 +17,11 @@ NO_SWITCHING_RATIO = 1.05
 """A population whose median maximum is under this many times its median minimum does not switch at all."""
 
 
+def all_stuck(minimum: np.ndarray, maximum: np.ndarray) -> bool:
+    """Say whether the median device does not switch: its largest conductance hardly exceeds its smallest."""
+    return not float(np.median(maximum)) > NO_SWITCHING_RATIO * float(np.median(minimum))
+
+
 def is_stuck(minimum: np.ndarray, maximum: np.ndarray, rule: str) -> np.ndarray:
     """Say of each device whether it is stuck.
 
@@ -32,7 +37,7 @@ def is_stuck(minimum: np.ndarray, maximum: np.ndarray, rule: str) -> np.ndarray:
         When the median device does not switch either.
     """
     typical_low, typical_high = float(np.median(minimum)), float(np.median(maximum))
-    if not typical_high > NO_SWITCHING_RATIO * typical_low:
+    if all_stuck(minimum, maximum):
         raise FitError(
             f"all {len(minimum)} devices are stuck: the median of their largest conductances is {typical_high:.3g} S "
             f"and of their smallest {typical_low:.3g} S; expected set and reset cycles of devices that switch; check "
