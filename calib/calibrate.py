@@ -338,8 +338,8 @@ def _add_stuck(
     if dead:
         some = f"{', '.join(sorted(dead)[:5])}{', ...' if len(dead) > 5 else ''}"
         report.warnings.append(
-            f"{len(dead)} stuck of {len(labels)} devices ({some}): their curves are in the I-V law of the state at whose "
-            "level they lie, but not in the conductance range and the programming spread"
+            f"{len(dead)} stuck of {len(labels)} devices ({some}): their curves are in the I-V law of the state at "
+            "whose level they lie, but not in the conductance range and the programming spread"
         )
     return {state: ~np.isin(part.curves.device, list(dead)) for state, part in fits.items()}
 
@@ -360,11 +360,7 @@ def _add_population(
         usable[state] = kept
     if not usable:
         return
-    lines = {state: population.fit_line(law, part, abs(options.reference_voltage)) for state, part in usable.items()}
-    transforms = {line.transforms for line in lines.values()}
-    if len(transforms) > 1:  # one set of coordinates for all states, so that they can be blended
-        base = tuple(parameter.transform for parameter in law.parameters)
-        lines = {s: population.fit_line(law, p, abs(options.reference_voltage), base) for s, p in usable.items()}
+    lines = population.fit_lines(law, usable, abs(options.reference_voltage))
     nodes["iv"] = iv_node.iv_node(
         law, usable, fits, lines, form=options.form, reference_voltage=options.reference_voltage, polarity=polarity
     )

@@ -230,7 +230,7 @@ def _statistics(problem: _Problem, u: np.ndarray, rows: np.ndarray) -> dict[str,
     normal = np.einsum("cpi,cpj->cij", scaled, scaled)
     if len(normal):
         eigenvalues, vectors = np.linalg.eigh(normal)
-        smallest = np.maximum(eigenvalues[:, 0], np.finfo(float).tiny)
+        smallest = np.maximum(eigenvalues[:, 0], np.finfo(float).eps * eigenvalues[:, -1])
         condition[rows[good]] = eigenvalues[:, -1] / smallest
         inverse = np.einsum("cik,ck,cjk->cij", vectors, 1 / np.maximum(eigenvalues, smallest[:, None]), vectors)
         unscaled[rows[good]] = inverse / norm[good][:, :, None] / norm[good][:, None, :]

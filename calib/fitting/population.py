@@ -37,29 +37,38 @@ class Line:
     log_likelihood: float
 
 
-def fit_line(
-    law: IVModel, fits: CurveFits, reference_voltage: float, transforms: tuple[str, ...] | None = None
-) -> Line:
-    """Regress the law's parameters on ln R over the curves that were fitted.
+def fit_lines(law: IVModel, states: dict[str, CurveFits], reference_voltage: float) -> dict[str, Line]:
+    """Regress the law's parameters on ln R in every state, in coordinates that all states share.
+
+    The shape parameters are regressed as they are or as logarithms, whichever makes the curves of all states together
+    more likely; logarithms only where every estimate is clearly positive.
+    """
+    if not law.shape:
+        return {state: _scale_only(law) for state in states}
+    candidates = [tuple(parameter.transform for parameter in law.parameters)]
+    columns = [law.parameter_names.index(name) for name in law.shape]
+    if all(
+        (fits.fit.values[fits.ok][:, columns] > _POSITIVE_SIGMAS * fits.fit.stderr[fits.ok][:, columns]).all()
+        for fits in states.values()
+    ):
+        candidates.append(tuple("log" for _ in law.parameters))
+    choices = [
+        {state: fit_line(law, fits, reference_voltage, candidate) for state, fits in states.items()}
+        for candidate in candidates
+    ]
+    return max(choices, key=lambda lines: sum(line.log_likelihood for line in lines.values()))
+
+
+def fit_line(law: IVModel, fits: CurveFits, reference_voltage: float, transforms: tuple[str, ...] | None = None) -> Line:
+    """Regress the law's parameters on ln R over the curves of one state that were fitted.
 
     Parameters
     ----------
-    transforms : 'log' or 'identity' per parameter; by default the one under which the shape parameters are more
-        likely normal.
+    transforms : 'log' or 'identity' per parameter; by default the choice of `fit_lines` for this state alone.
     """
-    ok = fits.ok
-    if not law.shape:
-        return _scale_only(law)
-    if transforms is not None:
-        return _fit(law, fits, ok, reference_voltage, transforms)
-    base = tuple(parameter.transform for parameter in law.parameters)
-    candidates = [base]
-    shape_columns = [law.parameter_names.index(name) for name in law.shape]
-    values, stderr = fits.fit.values[ok][:, shape_columns], fits.fit.stderr[ok][:, shape_columns]
-    if (values > _POSITIVE_SIGMAS * stderr).all():
-        candidates.append(tuple("log" for _ in law.parameters))
-    lines = [_fit(law, fits, ok, reference_voltage, candidate) for candidate in candidates]
-    return max(lines, key=lambda line: line.log_likelihood)
+    if transforms is None:
+        return fit_lines(law, {fits.curves.state: fits}, reference_voltage)[fits.curves.state]
+    return _fit(law, fits, fits.ok, reference_voltage, transforms)
 
 
 def _scale_only(law: IVModel) -> Line:

@@ -35,7 +35,8 @@ class Ohmic(IVModel):
         """Take sum(I V) / sum(V^2)."""
         usable = np.isfinite(voltage) & np.isfinite(current)
         v, i = np.where(usable, voltage, 0.0), np.where(usable, current, 0.0)
-        return {"g": np.maximum((i * v).sum(-1) / np.maximum((v * v).sum(-1), 1e-300), 1e-18)}
+        square = np.maximum((v * v).sum(-1), 1e-300)
+        return {"g": np.maximum((i * v).sum(-1), np.maximum(1e-2 * np.abs(i * v).sum(-1), 1e-300)) / square}
 
 
 member = Ohmic()
