@@ -193,6 +193,8 @@ def _fit_iv(node: xr.Dataset, options: FitOptions, report: _Report) -> dict[str,
     _add_population(nodes, law, fits, iv_node.by_level(fits, ln_r, live), options, node, polarity, report)
     _add_conductance(nodes, node, fits, ln_r, live, options, report)
     _add_programming(nodes, fits, ln_r, {s: live[s] & ~censored[s] for s in live}, report)
+    if not nodes:
+        raise FitError(iv_node.too_few(law, fits))
     nodes["examples"] = iv_node.examples_node(node, states, polarity, max(v_max.values()))
     return nodes
 

@@ -246,16 +246,18 @@ def test_nothing_to_fit() -> None:
 
 
 def test_one_curve() -> None:
-    """One curve has no spread; what it lacks is said, and nothing is said that is not so."""
-    tree = fit(measurement(iv=iv_node({"hrs": HRS}, devices=1, cycles=1)))
-    text = warnings_of(tree)
-    assert "iv" not in tree.children
-    assert "state 'hrs': no population law, because 1 curves could be fitted and at least 4 are needed" in text
-    assert "programming spread of state 'hrs': not found, because it takes two curves" in text
+    """One curve has no spread, so there is no device model; its own fit is said."""
+    with pytest.raises(FitError, match=r"1 curves of 1 device\(s\).*too few.*at least 4 .*by itself gives c = .*gamma = "):
+        fit(measurement(iv=iv_node({"hrs": HRS}, devices=1, cycles=1)))
+
+
+def test_few_curves_of_one_state() -> None:
+    """What three curves lack is said, and nothing is said that is not so."""
+    text = warnings_of(fit(measurement(iv=iv_node({"hrs": HRS}, devices=3, cycles=1))))
+    assert "state 'hrs': no population law, because 3 curves could be fitted and at least 4 are needed" in text
     assert "stuck devices: not found" in text
     assert "the two states do not differ" not in text
     assert "no programmed states were measured" not in text
-    assert dataset(tree, "examples").sizes["example"] == 1
 
 
 def test_one_device() -> None:

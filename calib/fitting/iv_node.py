@@ -29,6 +29,23 @@ def only(part: curves.CurveFits, keep: np.ndarray) -> curves.CurveFits:
     )  # fmt: skip
 
 
+def too_few(law: IVModel, fits: dict[str, curves.CurveFits]) -> str:
+    """Say that there are too few curves for a device model, and what the curves themselves give."""
+    found = sum(int(part.ok.sum()) for part in fits.values())
+    devices = len({name for part in fits.values() for name in part.curves.device})
+    part = max(fits.values(), key=lambda fitted: int(fitted.ok.sum()))
+    own = ""
+    if part.ok.any():
+        k = int(np.flatnonzero(part.ok)[0])
+        values = zip(part.fit.names, part.fit.values[k], part.fit.stderr[k], strict=True)
+        own = f"; the first curve by itself gives {', '.join(f'{n} = {v:.4g} +- {e:.2g}' for n, v, e in values)}"
+    return (
+        f"{found} curves of {devices} device(s) could be fitted ({law.name}), too few for a device model; expected at "
+        f"least {population.MINIMUM_CURVES} of one state, or both states of several devices; measure more devices or "
+        f"cycles{own}"
+    )
+
+
 def by_level(
     fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray], live: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
