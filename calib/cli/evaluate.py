@@ -1,0 +1,125 @@
+"""`calib evaluate`: trained networks on device models, chip by chip."""
+
+import argparse
+import sys
+from typing import Any
+
+from calib.cli import console, print_json
+
+name = "evaluate"
+summary = "evaluate trained networks on device models over many chips"
+example = "calib evaluate run --device siox-high-resistance --device ideal --chips 25 -o results.nc"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders that 'calib train' made")
+    parser.add_argument(
+        "--device",
+        action="append",
+        metavar="DEVICE",
+        help="device model (a path or a bundled name) or ideal; repeat for several (default: the one "
+        "that the networks were trained on)",
+    )
+    parser.add_argument("-o", "--output", metavar="RESULTS.nc", help="file to write the results of each chip to")
+    parser.add_argument("--chips", type=int, default=25, help="chips for each network and device (default 25)")
+    parser.add_argument(
+        "--redraw",
+        choices=["chip", "batch"],
+        default="chip",
+        help="keep a chip's devices over the test set (default), or draw new ones every 100 images",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the chips (default 0)")
+    parser.add_argument("--data", metavar="PATH", help="where the images are, if not where they were in training")
+    parser.add_argument("--read-time", type=float, default=50e-9, metavar="S", help="duration of a read (default 5e-8)")
+    parser.add_argument(
+        "--extrapolate", action="store_true", help="accept an input voltage beyond the validity of a device model"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a list of objects with the keys network, device, chips, error_median, error_low, error_high (5 and "
+        "95 % of the chips), accuracy_median, energy_per_inference_joule, efficiency_tops_per_watt (at the mean power)",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print one line for each network and device."""
+    from calib.evaluation import evaluate
+    from calib.runs import open_run
+
+    opened = [open_run(path) for path in args.runs]
+    count = sum(item.options.networks for item in opened) * (len(args.device) if args.device else 1)
+    with console.progress(count, "evaluating") as advance:
+        results = evaluate(
+            opened,
+            args.device,
+            chips=args.chips,
+            redraw=args.redraw,
+            seed=args.seed,
+            data_folder=args.data,
+            read_time=args.read_time,
+            extrapolate=args.extrapolate,
+            output=args.output,
+            progress=advance,
+        )
+    rows = _rows(results)
+    if args.json:
+        print_json(rows)
+        return 0
+    columns = ("network", "device", "error, median", "5 to 95 % of chips", "energy per inference", "TOPs/W")
+    shown = [
+        (
+            row["network"],
+            row["device"],
+            f"{100 * row['error_median']:.2f} %",
+            f"{100 * row['error_low']:.2f} to {100 * row['error_high']:.2f} %",
+            _joules(row["energy_per_inference_joule"]),
+            f"{row['efficiency_tops_per_watt']:.4g}",
+        )
+        for row in rows
+    ]
+    console.table(f"{args.chips} chips", columns, shown)
+    console.text(results.attrs["protocol"])
+    clipped = float(results["clipped"].mean("chip").sum("layer").max())
+    if clipped >= 1:
+        console.warn(
+            f"up to {clipped:.0f} devices a chip lie outside of the range that the device model was fitted to, and "
+            "take the law at its edge"
+        )
+    if args.output:
+        console.text(f"written: {args.output}")
+    return 0
+
+
+def _rows(results: Any) -> list[dict[str, Any]]:
+    rows = []
+    for network in results["network"].values:
+        for device in results["device"].values:
+            cell = results.sel(network=network, device=device)
+            error = cell["error"]
+            # efficiency at the mean power: a harmonic mean over chips
+            rows.append(
+                {
+                    "network": str(network),
+                    "device": str(device),
+                    "chips": int(error.sizes["chip"]),
+                    "error_median": float(error.median()),
+                    "error_low": float(error.quantile(0.05)),
+                    "error_high": float(error.quantile(0.95)),
+                    "accuracy_median": float(cell["accuracy"].median()),
+                    "energy_per_inference_joule": float(cell["energy_per_inference"].mean()),
+                    "efficiency_tops_per_watt": float(1 / (1 / cell["efficiency_tops_per_watt"]).mean()),
+                }
+            )
+    return rows
+
+
+def _joules(value: float) -> str:
+    for factor, unit in ((1e-3, "mJ"), (1e-6, "uJ"), (1e-9, "nJ"), (1e-12, "pJ")):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value / 1e-15:.3g} fJ"
+
+
+member = sys.modules[__name__]

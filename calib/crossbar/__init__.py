@@ -1,0 +1,1 @@
+"""Crossbar arrays: weights to conductances, conductances and voltages to currents, layers."""

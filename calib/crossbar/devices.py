@@ -1,0 +1,139 @@
+"""What a layer needs of a device model, and where its random numbers come from."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+import xarray as xr
+
+from calib import device_model, nonidealities
+from calib.crossbar.multiply import Collocation, collocation
+from calib.device_model import ShapeLaw
+from calib.errors import ModelError, OptionError
+from calib.nonidealities.base import ConductanceNonideality, Conduction, Nonideality
+from calib.nonidealities.iv import IV
+
+TOLERANCE = 1e-4
+"""Default error of a device's current, relative to its largest, from interpolation of the law."""
+
+
+@dataclass(frozen=True, eq=False)
+class Devices:
+    """The devices that a layer is made of.
+
+    Attributes
+    ----------
+    name : of the device model.
+    g_off, g_on : conductance range [S].
+    input_voltage : k_V [V], the voltage that x = 1 becomes.
+    stages : nonidealities that change conductances, in the order of their stages.
+    conduction : the law of the current.
+    plan : nodes on which the law is evaluated.
+    """
+
+    name: str
+    g_off: float
+    g_on: float
+    input_voltage: float
+    stages: tuple[ConductanceNonideality, ...]
+    conduction: Conduction
+    plan: Collocation
+
+    @classmethod
+    def from_model(
+        cls,
+        tree: xr.DataTree,
+        *,
+        input_voltage: float = 0.5,
+        extrapolate: bool = False,
+        tolerance: float = TOLERANCE,
+        effects: Iterable[Nonideality] | None = None,
+    ) -> "Devices":
+        """Return the devices of a device model.
+
+        Parameters
+        ----------
+        tree : the device model.
+        input_voltage : k_V [V].
+        extrapolate : accept a k_V beyond the range of |V| that the I-V law was fitted to.
+        tolerance : of the interpolation of the law, see `multiply.collocation`.
+        effects : nonidealities to use instead of those of the model.
+
+        Raises
+        ------
+        ModelError
+            When the model has no conductance range.
+        OptionError
+            When k_V is not positive or lies beyond the validity of the law.
+        """
+        name = str(tree.attrs.get("name", "")) or "device"
+        if "conductance" not in tree.children:
+            raise ModelError(
+                f"the device model '{name}' has no conductance range (node 'conductance'), which weights need; "
+                "fit it from measurements of more than one conductance"
+            )
+        node = tree["conductance"].to_dataset()
+        found = nonidealities.from_device(tree) if effects is None else nonidealities.order(effects)
+        stages = tuple(m for m in found if isinstance(m, ConductanceNonideality))
+        laws = [m for m in found if isinstance(m, Conduction)]
+        conduction = laws[0] if laws else ohmic()
+        _check_voltage(input_voltage, conduction.v_max, name, extrapolate)
+        return cls(
+            name=name,
+            g_off=float(node["g_off"]),
+            g_on=float(node["g_on"]),
+            input_voltage=float(input_voltage),
+            stages=stages,
+            conduction=conduction,
+            plan=collocation(conduction, float(input_voltage), tolerance),
+        )
+
+    def ideal(self) -> "Devices":
+        """Return devices of the same conductance range without any nonideality."""
+        law = self.conduction.ideal()
+        plan = collocation(law, self.input_voltage)
+        return replace(self, name="ideal", stages=(), conduction=law, plan=plan)
+
+    def effects(self) -> tuple[Nonideality, ...]:
+        """Return all nonidealities in the order of their stages."""
+        return (*self.stages, self.conduction)
+
+    @property
+    def is_ideal(self) -> bool:
+        """Whether every chip is the same linear array."""
+        return not self.stages and not self.conduction.law.shape
+
+
+def ohmic(reference_voltage: float = 0.1) -> Conduction:
+    """Return Ohm's law without spread, for models that have no I-V law."""
+    import numpy as np
+
+    one = np.zeros((1, 1))
+    law = ShapeLaw("ohmic", "anchored", reference_voltage, ("g",), ("log",), np.zeros(1), one, one - 1, one[None],
+                   -np.inf, np.inf, 0.0, np.inf)  # fmt: skip
+    return IV(law)
+
+
+def _check_voltage(input_voltage: float, v_max: float, name: str, extrapolate: bool) -> None:
+    if not input_voltage > 0:
+        raise OptionError(f"the input voltage is {input_voltage} V; expected more than 0")
+    if input_voltage > v_max * (1 + 1e-6) and not extrapolate:
+        raise OptionError(
+            f"the input voltage {input_voltage:g} V is beyond the {v_max:g} V up to which the I-V law of '{name}' was "
+            f"fitted; give an input voltage of at most {v_max:g} V, or extrapolate (--extrapolate)"
+        )
+
+
+def open_devices(device: "str | xr.DataTree | Devices", **options: object) -> Devices:
+    """Return the devices of a model given as a tree, a path or a bundled name."""
+    if isinstance(device, Devices):
+        return device
+    tree = device if isinstance(device, xr.DataTree) else device_model.open_device(device)
+    return Devices.from_model(tree, **options)  # type: ignore[arg-type]
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """Return a generator whose state follows from `key` alone, for example (seed, layer, chip, 'stuck')."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,0 +1,202 @@
+"""Current-voltage nonlinearity: the device model's conduction law with its spread."""
+
+import itertools
+
+import numpy as np
+import torch
+import xarray as xr
+
+from calib.device_model import ShapeLaw, shape_law
+from calib.iv_models import iv_model
+from calib.nonidealities.base import Z_MAX, Conduction
+
+_MIX_FLOOR = 1e-6  # keeps the square root's gradient finite where a state's weight in a blend vanishes
+_MARGIN = 1e-4  # in ln R: rounding of the range's own ends is not outside
+
+
+class IV(Conduction):
+    """A device of resistance R follows the law of its population, theta = intercept + slope ln R + e, e ~ N(0, C).
+
+    In the anchored form only the shape parameters are drawn and the scale is solved, so that I(V_ref) = V_ref / R
+    exactly; R is the resistance after programming and stuck devices. In the paper's form (Joksas et al., Adv. Sci. 9,
+    2105784 (2022), doi 10.1002/advs.202105784) scale and shape are jointly normal, drawn through the eigenvalue
+    square root of C. Drawn once per chip. Between the centres of two states intercept, slope and C are interpolated
+    linearly in ln R. Deviates beyond 4 standard deviations are clipped, and so is the ln R of the lines to the range
+    of the data; `clipped` counts both.
+
+    Parameters
+    ----------
+    population : law of the population, of `calib.device_model.shape_law`.
+    """
+
+    name = "iv"
+    stage = "conduction"
+    redraw = "chip"
+
+    def __init__(self, population: ShapeLaw) -> None:
+        self.population = population
+        self.law = iv_model(population.iv_model)
+        self.reference_voltage = population.reference_voltage
+        self.v_max = population.v_max
+        self.anchored = population.form == "anchored"
+        drawn = self.law.shape if self.anchored else self.law.parameter_names
+        index = [population.parameters.index(name) for name in drawn]
+        self._drawn = drawn
+        self._transforms = tuple(population.transforms[i] for i in index)
+        self._intercept = population.intercept[:, index]  # (state, parameter)
+        self._slope = population.slope[:, index]
+        self._covariance = population.covariance[:, index][:, :, index]
+        self._roots = np.stack([_eigenvalue_root(c) for c in self._covariance])  # (state, parameter, deviate)
+
+    @classmethod
+    def from_device(cls, tree: xr.DataTree) -> "IV | None":
+        return cls(shape_law(tree)) if "iv" in tree.children else None
+
+    def ideal(self) -> "IV":
+        p = self.population
+        return IV(
+            ShapeLaw(
+                iv_model="ohmic", form="anchored", reference_voltage=p.reference_voltage, parameters=("g",),
+                transforms=("log",), centres=np.zeros(1), intercept=np.zeros((1, 1)), slope=-np.ones((1, 1)),
+                covariance=np.zeros((1, 1, 1)), ln_r_min=-np.inf, ln_r_max=np.inf, v_min=0.0, v_max=np.inf,
+            )
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        return f"I-V law {self.law.name}, {self.population.form}"
+
+    def deviates(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+        states, parameters = self._intercept.shape
+        count = parameters if states == 1 or self._single else states * parameters
+        z = torch.empty((count, *shape), dtype=dtype, device=generator.device)
+        return z.normal_(generator=generator) if self._covariance.any() else z.zero_()
+
+    @property
+    def _single(self) -> bool:
+        return len(self._drawn) == 1
+
+    def parameters(self, conductance: torch.Tensor, deviates: torch.Tensor) -> dict[str, torch.Tensor]:
+        if not self._drawn:
+            return {self.law.scale: conductance}
+        values = self._draw(-torch.log(conductance), deviates)
+        if self.anchored:
+            scale = self.law.anchor(1 / conductance, self.reference_voltage, xp=torch, **values)
+            values = {self.law.scale: scale, **values}
+        return values
+
+    def shape_with_slope(
+        self, conductance: torch.Tensor, deviates: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if not (self.anchored and self._single):
+            return None
+        with torch.no_grad():
+            ln_r = torch.log(conductance).neg_()
+        if len(self.population.centres) == 1 and self._covers(conductance):
+            return self._one_line(ln_r, deviates)
+        with torch.enable_grad():
+            ln_r.requires_grad_(True)
+            (value,) = self._draw(ln_r, deviates).values()
+            (slope,) = torch.autograd.grad(value.sum(), ln_r, allow_unused=True)
+        return value.detach(), torch.zeros_like(ln_r) if slope is None else slope
+
+    def clipped(self, conductance: torch.Tensor, deviates: torch.Tensor) -> int:
+        ln_r = -torch.log(conductance)
+        if not self._drawn:
+            return 0
+        outside = (ln_r < self.population.ln_r_min - _MARGIN) | (ln_r > self.population.ln_r_max + _MARGIN)
+        return int((outside | (deviates.abs() > Z_MAX).any(0)).sum())
+
+    def extremes(self, spread: float = Z_MAX) -> list[dict[str, float]]:
+        p = self.population
+        found: list[dict[str, float]] = []
+        for ln_r in np.unique([p.ln_r_min, *np.clip(p.centres, p.ln_r_min, p.ln_r_max), p.ln_r_max]):
+            mean, covariance = p.at(np.asarray(ln_r))
+            index = [p.parameters.index(name) for name in self._drawn]
+            root = _eigenvalue_root(covariance[np.ix_(index, index)])
+            spreading = [d for d in root.T if np.abs(d).max() > 1e-9]
+            found.append(self._shape_of(mean[index]))
+            for direction, z in itertools.product(spreading, (-1.0, -0.5, 0.5, 1.0)):
+                found.append(self._shape_of(mean[index] + spread * z * direction))
+        return found
+
+    def _shape_of(self, t: np.ndarray) -> dict[str, float]:
+        values = {}
+        for name, transform, value in zip(self._drawn, self._transforms, t, strict=True):
+            if name != self.law.scale:
+                parameter = self.law.parameter(name)
+                theta = float(np.exp(value) if transform == "log" else value)
+                values[name] = min(max(theta, parameter.lower), parameter.upper)
+        return values
+
+    def _covers(self, conductance: torch.Tensor) -> bool:
+        low, high = torch.aminmax(conductance.detach())
+        p = self.population
+        return float(low) >= np.exp(-p.ln_r_max - _MARGIN) and float(high) <= np.exp(-p.ln_r_min + _MARGIN)
+
+    def _one_line(self, ln_r: torch.Tensor, deviates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the drawn parameter and its derivative by ln R where one line holds for all devices."""
+        intercept, slope = float(self._intercept[0, 0]), float(self._slope[0, 0])
+        value = deviates[0].clamp(-Z_MAX, Z_MAX).mul_(float(self._roots[0, 0, 0])).add_(intercept)
+        value.add_(ln_r, alpha=slope)
+        if self._transforms[0] == "log":
+            value.exp_()
+            return value, value * slope
+        return value, torch.full((), slope, dtype=value.dtype, device=value.device)
+
+    def _draw(self, ln_r: torch.Tensor, deviates: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the drawn parameters at ln R."""
+        p = self.population
+        ln_r = ln_r.clamp(p.ln_r_min, p.ln_r_max)
+        z = deviates.clamp(-Z_MAX, Z_MAX)
+        weights = [
+            ((ln_r - low) / (high - low)).clamp(0.0, 1.0) for low, high in zip(p.centres, p.centres[1:], strict=False)
+        ]  # of the upper state of each pair
+        values = {}
+        for j, name in enumerate(self._drawn):
+            intercept = _blend(self._intercept[:, j], weights)
+            slope = _blend(self._slope[:, j], weights)
+            t = intercept + slope * ln_r + self._residual(j, weights, z)
+            theta = torch.exp(t) if self._transforms[j] == "log" else t
+            parameter = self.law.parameter(name)
+            bounded = np.isfinite(parameter.lower) or np.isfinite(parameter.upper)
+            values[name] = theta.clamp(parameter.lower, parameter.upper) if bounded else theta
+        return values
+
+    def _residual(self, j: int, weights: list[torch.Tensor], z: torch.Tensor) -> torch.Tensor:
+        """Return e of parameter j: covariances blend linearly, so their roots blend with the roots of the weights."""
+        states, parameters = self._intercept.shape
+        if states == 1:
+            return sum(float(self._roots[0, j, d]) * z[d] for d in range(parameters))  # type: ignore[return-value]
+        if self._single:
+            variance = torch.as_tensor(_blend(self._covariance[:, 0, 0], weights))
+            return torch.sqrt(variance.clamp(min=1e-30)) * z[0]
+        total = torch.zeros_like(z[0])
+        for s in range(states):
+            share = torch.as_tensor(_share(s, states, weights)).clamp(min=_MIX_FLOOR)
+            part = sum(float(self._roots[s, j, d]) * z[s * parameters + d] for d in range(parameters))
+            total = total + torch.sqrt(share) * part
+        return total
+
+
+def _eigenvalue_root(covariance: np.ndarray) -> np.ndarray:
+    """Return A with A A^T = covariance, from its eigenvalues, the negative ones of rounding taken as zero."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.clip(values, 0.0, None))
+
+
+def _blend(values: np.ndarray, weights: list[torch.Tensor]) -> torch.Tensor | float:
+    """Return values interpolated between neighbouring states."""
+    total: torch.Tensor | float = float(values[0])
+    for step, weight in zip(np.diff(values), weights, strict=True):
+        total = total + float(step) * weight
+    return total
+
+
+def _share(state: int, states: int, weights: list[torch.Tensor]) -> torch.Tensor:
+    """Return the weight of one state in the blend."""
+    entered = weights[state - 1] if state else 1.0
+    left = weights[state] if state < states - 1 else 0.0
+    return entered - left  # type: ignore[return-value]
+
+
+member = IV
