@@ -30,7 +30,9 @@ def _command(title: str, parser: argparse.ArgumentParser) -> str:
     rows, nested = [], []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            nested += [_command(f"{title} {name}", sub).replace("## ", "### ", 1) for name, sub in action.choices.items()]
+            nested += [
+                _command(f"{title} {name}", sub).replace("## ", "### ", 1) for name, sub in action.choices.items()
+            ]
         elif not isinstance(action, argparse._HelpAction):
             rows.append(f"| {_name(action)} | {_text(action)} |")
     if rows:

@@ -247,7 +247,9 @@ def test_nothing_to_fit() -> None:
 
 def test_one_curve() -> None:
     """One curve has no spread, so there is no device model; its own fit is said."""
-    with pytest.raises(FitError, match=r"1 curves of 1 device\(s\).*too few.*at least 4 .*by itself gives c = .*gamma = "):
+    with pytest.raises(
+        FitError, match=r"1 curves of 1 device\(s\).*too few.*at least 4 .*by itself gives c = .*gamma = "
+    ):
         fit(measurement(iv=iv_node({"hrs": HRS}, devices=1, cycles=1)))
 
 

@@ -52,7 +52,9 @@ def test_the_sweeps_are_understood():
     assert len(np.unique(iv["device"])) == SWEEPS["devices"]
     assert iv.sizes["sweep"] == 4 * SWEEPS["devices"] * SWEEPS["cycles"]
     assert np.unique(iv["temperature"]).tolist() == [SWEEPS["temperature"]]
-    restored = int(iv["flag"].attrs["flag_masks"][str(iv["flag"].attrs["flag_meanings"]).split().index("sign_restored")])
+    restored = int(
+        iv["flag"].attrs["flag_masks"][str(iv["flag"].attrs["flag_meanings"]).split().index("sign_restored")]
+    )
     negative = (iv["voltage"].values < 0) & (np.abs(iv["current"].values) > 1e-9)
     assert (iv["current"].values[negative] < 0).all()
     assert (iv["flag"].values[negative] & restored).all()

@@ -15,7 +15,9 @@ BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    text = re.sub(r"<!-- not run -->\s*```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(
+        r"<!-- not run -->\s*```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
     return BLOCK.findall(text)
 
 

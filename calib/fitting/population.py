@@ -59,7 +59,9 @@ def fit_lines(law: IVModel, states: dict[str, CurveFits], reference_voltage: flo
     return max(choices, key=lambda lines: sum(line.log_likelihood for line in lines.values()))
 
 
-def fit_line(law: IVModel, fits: CurveFits, reference_voltage: float, transforms: tuple[str, ...] | None = None) -> Line:
+def fit_line(
+    law: IVModel, fits: CurveFits, reference_voltage: float, transforms: tuple[str, ...] | None = None
+) -> Line:
     """Regress the law's parameters on ln R over the curves of one state that were fitted.
 
     Parameters
