@@ -22,17 +22,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="measurement files, folders or patterns")
     parser.add_argument("-o", "--output", required=True, metavar="DEVICE.nc", help="the device model to write")
     add_reading_arguments(parser)
-    parser.add_argument("--reference-voltage", type=float, default=0.1, metavar="V",
-                        help="voltage that defines R = V/I; a negative one takes the negative branches (default 0.1)")
-    parser.add_argument("--v-max", type=float, metavar="V",
-                        help="end of the fitted window (default: what the data support)")
+    parser.add_argument(
+        "--reference-voltage",
+        type=float,
+        default=0.1,
+        metavar="V",
+        help="voltage that defines R = V/I; a negative one takes the negative branches (default 0.1)",
+    )
+    parser.add_argument(
+        "--v-max", type=float, metavar="V", help="end of the fitted window (default: what the data support)"
+    )
     parser.add_argument("--iv-model", default="auto", choices=["auto", *names()], help="conduction law (default auto)")
-    parser.add_argument("--form", default="anchored", choices=["anchored", "paper"],
-                        help="how parameters are drawn given R (default anchored: I at the reference voltage is exact)")
-    parser.add_argument("--stuck-rule", default="ratio", choices=["ratio", "range"],
-                        help="stuck devices by on/off ratio (default) or by range in siemens as in Joksas et al. 2022")
-    parser.add_argument("--population", metavar="NAME",
-                        help="fit this population only (default: each, into its own file)")
+    parser.add_argument(
+        "--form",
+        default="anchored",
+        choices=["anchored", "paper"],
+        help="how parameters are drawn given R (default anchored: I at the reference voltage is exact)",
+    )
+    parser.add_argument(
+        "--stuck-rule",
+        default="ratio",
+        choices=["ratio", "range"],
+        help="stuck devices by on/off ratio (default) or by range in siemens as in Joksas et al. 2022",
+    )
+    parser.add_argument(
+        "--population", metavar="NAME", help="fit this population only (default: each, into its own file)"
+    )
     parser.add_argument("--name", help="name of the device model")
     parser.add_argument("--citation", help="where the measurements are from")
     parser.add_argument("--technology", default="", help="materials and structure of the device")

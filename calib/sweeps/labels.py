@@ -92,9 +92,9 @@ def label(
     """Label the branches of one population.
 
     A loop is open when |ln(I down / I up)| exceeds ln(open_ratio); it sets when the current rises and resets when it
-    falls. Where most loops of a polarity are open, a closed one that goes as far (`attempt_reach` of their usual largest
-    |V|) is an attempt that failed: it keeps the operation of its polarity, and the state that the operation should have
-    found and left, so that devices which fail or are stuck stay in the statistics of their state. A smaller loop, or a
+    falls. Where most loops of a polarity are open, a closed one that goes as far (`attempt_reach` of their usual
+    largest |V|) is an attempt that failed: it keeps the operation of its polarity, and the state that the operation
+    should have found and left, so that devices which fail or are stuck stay in the statistics. A smaller loop, or a
     branch without a partner, of a device that switches elsewhere has the state to whose typical conductance it is
     nearer. What is left is read only.
     """
