@@ -314,3 +314,32 @@ def _conductance_json(tree: xr.DataTree) -> list[dict[str, Any]]:
         for state in _states(node)
         for voltage in node["read_voltage"].values
     ]
+
+
+def key_numbers(tree: xr.DataTree) -> list[tuple[str, str, str]]:
+    """Return a device model's main numbers as (label, value, remark)."""
+    found = []
+    if "conductance" in tree.children:
+        node = tree["conductance"].to_dataset()
+        for key, label in (("g_off", "Off conductance"), ("g_on", "On conductance")):
+            low, high = c.bounds(node, f"{key}_bound")
+            remark = f"95 %: {format_interval(low, high, 'S')}" if math.isfinite(low + high) else ""
+            found.append((label, format_quantity(float(node[key]), "S"), remark))
+    if "iv" in tree.children:
+        node = tree["iv"].to_dataset()
+        model = iv_model(str(node.attrs["iv_model"]))
+        states = [str(state) for state in node["state"].values]
+        for name in model.shape[:1]:
+            values = {s: c.typical_parameters(tree, s, c.quantile(node, s, 0.5))[name] for s in states}
+            text = " / ".join(format_quantity(value, "1") for value in values.values())
+            found.append((f"{name} at the median R", f"{text} {model.parameter(name).unit}", " / ".join(states)))
+    if "programming" in tree.children:
+        node = tree["programming"].to_dataset()
+        text = " / ".join(format_quantity(value, "1") for value in node["sigma"].values)
+        found.append(("Programming spread of ln R", text, " / ".join(map(str, node["state"].values))))
+    if "stuck" in tree.children:
+        node = tree["stuck"].to_dataset()
+        low, high = c.bounds(node, "probability_bound")
+        remark = f"95 %: {format_interval(100 * low, 100 * high)} %" if math.isfinite(low + high) else ""
+        found.append(("Stuck devices", format_percent(float(node["probability"])), remark))
+    return found

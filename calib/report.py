@@ -184,8 +184,7 @@ def _warnings(found: Sequence[Outcome]) -> list[str]:
 
 
 def _excerpt(tree: xr.DataTree) -> dict[str, Any]:
-    from calib import figures, html
-    from calib.exporters.html import key_numbers
+    from calib import describe, figures, html
 
     sha256 = identity(tree)
     drawn = figures.iv_figure(tree)
@@ -195,7 +194,7 @@ def _excerpt(tree: xr.DataTree) -> dict[str, Any]:
         "technology": str(tree.attrs.get("technology", "")),
         "citation": str(tree.attrs.get("citation", "")),
         "identity": sha256,
-        "numbers": key_numbers(tree),
+        "numbers": describe.key_numbers(tree),
         "warnings": attribute(tree, "warnings"),
         "assumptions": attribute(tree, "assumptions"),
         "pictures": pictures,

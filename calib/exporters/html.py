@@ -73,7 +73,7 @@ def _page(tree: xr.DataTree) -> str:
         "card.html.j2",
         **attrs,
         summary=_summary(tree),
-        key_numbers=key_numbers(tree),
+        key_numbers=describe.key_numbers(tree),
         warnings=attribute(tree, "warnings"),
         assumptions=attribute(tree, "assumptions"),
         pictures=html.pictures(figures.device_figures(tree)),
@@ -113,35 +113,6 @@ def _summary(tree: xr.DataTree) -> str:
     else:
         parts.append("No I-V law is part of the model: the devices are taken as ohmic.")
     return " ".join(parts)
-
-
-def key_numbers(tree: xr.DataTree) -> list[tuple[str, str, str]]:
-    """Return a device model's main numbers as (label, value, remark)."""
-    found = []
-    if "conductance" in tree.children:
-        node = tree["conductance"].to_dataset()
-        for key, label in (("g_off", "Off conductance"), ("g_on", "On conductance")):
-            low, high = c.bounds(node, f"{key}_bound")
-            remark = f"95 %: {format_interval(low, high, 'S')}" if math.isfinite(low + high) else ""
-            found.append((label, format_quantity(float(node[key]), "S"), remark))
-    if "iv" in tree.children:
-        node = tree["iv"].to_dataset()
-        model = iv_model(str(node.attrs["iv_model"]))
-        states = [str(state) for state in node["state"].values]
-        for name in model.shape[:1]:
-            values = {s: c.typical_parameters(tree, s, c.quantile(node, s, 0.5))[name] for s in states}
-            text = " / ".join(format_quantity(value, "1") for value in values.values())
-            found.append((f"{name} at the median R", f"{text} {model.parameter(name).unit}", " / ".join(states)))
-    if "programming" in tree.children:
-        node = tree["programming"].to_dataset()
-        text = " / ".join(format_quantity(value, "1") for value in node["sigma"].values)
-        found.append(("Programming spread of ln R", text, " / ".join(map(str, node["state"].values))))
-    if "stuck" in tree.children:
-        node = tree["stuck"].to_dataset()
-        low, high = c.bounds(node, "probability_bound")
-        remark = f"95 %: {format_interval(100 * low, 100 * high)} %" if math.isfinite(low + high) else ""
-        found.append(("Stuck devices", format_percent(float(node["probability"])), remark))
-    return found
 
 
 def _characteristics(tree: xr.DataTree) -> list[tuple[str, list[_Row]]]:
