@@ -12,7 +12,7 @@ SOURCES := calib datasets benchmarks tests fitted_models docs
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install quickstart test lint type format coverage docs models benchmarks clean
+.PHONY: help install quickstart test reproduction lint type format coverage docs models benchmarks clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ type: $(VENV)/.calib-dev  ## pyright
 format: $(VENV)/.calib-dev  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reproduction: $(VENV)/.calib-dev  ## minutes of training on MNIST against the stated results (CALIB_DATA: its folder)
+	$(BIN)/python -m pytest -m reproduction
 
 coverage: $(VENV)/.calib-dev  ## tests with line and branch coverage (htmlcov/index.html)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) --cov --cov-report=term --cov-report=html

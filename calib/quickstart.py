@@ -16,8 +16,14 @@ CHIPS = 25
 L1 = "1e-4"
 
 
-def quickstart(output: Path, raw: Path | None = None) -> None:
-    """Run every step into `output`, which is replaced step by step.
+def quickstart(output: Path, raw: Path | None = None, epochs: int | None = None) -> None:
+    """Run every step into `output`, which is replaced step by step; a training that was interrupted goes on.
+
+    Parameters
+    ----------
+    output : folder.
+    raw : measurement file; default: the shipped sweeps.
+    epochs : of training; default: those of `calib train`.
 
     Raises
     ------
@@ -31,6 +37,7 @@ def quickstart(output: Path, raw: Path | None = None) -> None:
     _step("2. Fit a device model", "fit", str(raw), "-o", str(device), "--name", "quickstart-oxide")
     _step("3. Device card: data sheet and JSON", "card", str(device), "-o", str(output / "card"))
     training = ["--device", str(device), "--dataset", "digits", "--l1", L1, "--seed", "0"]
+    training += [] if epochs is None else ["--epochs", str(epochs)]
     for label, options in (("aware", []), ("ideal", ["--ideal"])):
         folder = output / f"trained-{label}"
         title = "on the device" if label == "aware" else "as if the device were ideal"
