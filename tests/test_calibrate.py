@@ -414,3 +414,13 @@ def test_unknown_branches_do_not_stop_the_fit() -> None:
     other["flag"][:] = FLAG["saturated"]
     tree = fit(measurement(iv=xr.concat([node, other], dim="sweep")), v_max=0.5)
     assert int(dataset(tree, "iv")["n_curves"].sel(state="hrs")) == 12
+
+
+def test_reads_that_only_drift_name_no_stuck_devices() -> None:
+    """Conductances that relax by a third over time are no switching, so nothing is called stuck."""
+    rng = np.random.default_rng(0)
+    drift = np.geomspace(1, 0.7, 12) * np.exp(0.3 * rng.standard_normal((40, 1))) * 2e-5
+    tree = fit(measurement(reads=reads_node(drift)))
+    assert "stuck" not in tree.children
+    assert "the devices were not read in two states that differ" in warnings_of(tree)
+    assert "the devices were not switched" in dataset(tree, "conductance").attrs["rule"]

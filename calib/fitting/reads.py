@@ -6,6 +6,9 @@ import xarray as xr
 from calib.errors import FitError
 from calib.fitting import conductance, programming, stuck
 
+SWITCHING_RATIO = 2.0
+"""Reads that name no states are of devices that were switched when the median device's reads span this factor."""
+
 
 def reads_nodes(
     node: xr.Dataset, *, reference_voltage: float, stuck_rule: str, warnings: list[str]
@@ -31,7 +34,8 @@ def reads_nodes(
     warnings.append("I-V law: not found, because the measurement holds reads at one voltage; the law is ohmic")
     live = np.ones(len(labels), dtype=bool)
     switched = {"lrs", "hrs"} <= set(node["state"].values.astype(str)) if "state" in node.coords else False
-    if len(labels) > 1 and (count[seen] > 1).any() and (switched or not stuck.all_stuck(low, high)):
+    drifting = not switched and stuck.all_stuck(low, high, SWITCHING_RATIO)
+    if len(labels) > 1 and (count[seen] > 1).any() and not drifting:
         nodes["stuck"] = stuck.stuck_node(labels, low, high, mean, stuck_rule)
         live = ~stuck.is_stuck(low, high, stuck_rule)
     else:
@@ -51,7 +55,7 @@ def _add_range(
     warnings: list[str],
 ) -> None:  # fmt: skip
     rule = "medians over devices of the smallest and largest conductance seen (Joksas et al. 2022)"
-    if stuck.all_stuck(low, high):
+    if stuck.all_stuck(low, high, SWITCHING_RATIO):
         low, high = np.quantile(mean, [0.05]), np.quantile(mean, [0.95])
         rule = "5 and 95 % quantiles of the devices' mean conductances (the devices were not switched)"
     if not np.median(low) < np.median(high):

@@ -17,9 +17,9 @@ NO_SWITCHING_RATIO = 1.05
 """A population whose median maximum is under this many times its median minimum does not switch at all."""
 
 
-def all_stuck(minimum: np.ndarray, maximum: np.ndarray) -> bool:
-    """Say whether the median device does not switch: its largest conductance hardly exceeds its smallest."""
-    return not float(np.median(maximum)) > NO_SWITCHING_RATIO * float(np.median(minimum))
+def all_stuck(minimum: np.ndarray, maximum: np.ndarray, ratio: float = NO_SWITCHING_RATIO) -> bool:
+    """Say whether the median device does not switch: its largest conductance is under `ratio` times its smallest."""
+    return not float(np.median(maximum)) > ratio * float(np.median(minimum))
 
 
 def is_stuck(minimum: np.ndarray, maximum: np.ndarray, rule: str) -> np.ndarray:
