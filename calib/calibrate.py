@@ -1,14 +1,15 @@
 """Measurement -> DeviceModel: which curves, which law, which window, and every characteristic that the data support."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from calib import device_model
+from calib import device_model, validation
 from calib.errors import FitError, OptionError
+from calib.fit_options import FitOptions
 from calib.fitting import conductance, curves, iv_node, population, programming, stuck
 from calib.fitting.reads import reads_nodes
 from calib.iv_models import IVModel, iv_model, names
@@ -17,47 +18,6 @@ RESIDUAL_THRESHOLD = 0.10
 """Relative residual (root mean square of a curve, median over curves) above which the fit is called coarse."""
 SIMPLER_LAW_THRESHOLD = 0.03
 """A simpler law is taken when its currents differ from the best law's by less than this, or than the noise."""
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What `fit` was asked for; stored in the device model.
-
-    Attributes
-    ----------
-    reference_voltage : [V] defines R = V_ref / I(V_ref); its sign chooses the polarity of the branches.
-    v_max : [V] end of the fitted window; None finds what the data support.
-    iv_model : name of a conduction law, or 'auto'.
-    form : 'anchored' or 'paper' (see `calib.device_model`).
-    temperature : [K]; None takes what the measurement states.
-    stuck_rule : 'ratio' or 'range' (see `calib.fitting.stuck`).
-    population : which of a measurement's populations.
-    """
-
-    reference_voltage: float = 0.1
-    v_max: float | None = None
-    iv_model: str = "auto"
-    form: str = "anchored"
-    temperature: float | None = None
-    stuck_rule: str = "ratio"
-    population: str | None = None
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not np.isfinite(self.reference_voltage) or self.reference_voltage == 0:
-            problems.append(f"--reference-voltage is {self.reference_voltage:g} V; expected a voltage other than zero")
-        if self.v_max is not None and not self.v_max > 0:
-            problems.append(f"--v-max is {self.v_max:g} V; expected a positive voltage")
-        if self.iv_model not in ("auto", *names()):
-            problems.append(f"--iv-model is '{self.iv_model}'; expected auto, {', '.join(names())}")
-        if self.form not in ("anchored", "paper"):
-            problems.append(f"--form is '{self.form}'; expected anchored or paper")
-        if self.stuck_rule not in stuck.RULES:
-            problems.append(f"--stuck-rule is '{self.stuck_rule}'; expected {' or '.join(stuck.RULES)}")
-        if self.temperature is not None and not 0 < self.temperature < 2000:
-            problems.append(f"--temperature is {self.temperature:g} K; expected kelvins between 0 and 2000")
-        if problems:
-            raise OptionError("; ".join(problems))
 
 
 class _Report:
@@ -113,7 +73,16 @@ def fit(
     if "iv" in part:
         if "reads" in part:
             report.warnings.append("the conductance reads beside the sweeps were not used; fit them on their own")
-        nodes = _fit_iv(part["iv"], chosen, report)
+        fitted, held = part["iv"], None
+        if chosen.holdout:
+            kept, held = validation.split_devices(part["iv"], chosen.holdout)
+            fitted = part["iv"].isel(sweep=np.flatnonzero(kept))
+            report.warnings.append(
+                f"{chosen.holdout:.0%} of the devices were held out for validation; this is the model of the others"
+            )
+        nodes = _fit_iv(fitted, chosen, report)
+        if held is not None:
+            _validate(nodes, part["iv"].isel(sweep=np.flatnonzero(held)), report)
     else:
         nodes = reads_nodes(
             part["reads"], reference_voltage=chosen.reference_voltage, stuck_rule=chosen.stuck_rule,
@@ -132,6 +101,14 @@ def fit(
         options=asdict(chosen),
         sources=[{"name": s["name"], "sha256": s["sha256"]} for s in sources],
     )
+
+
+def _validate(nodes: dict[str, xr.Dataset], iv: xr.Dataset, report: _Report) -> None:
+    """Add the validation node: the model against the devices that were held out."""
+    if "iv" not in nodes:
+        raise FitError(f"--holdout: there is no I-V law to validate: {'; '.join(report.warnings)}")
+    labelled = iv.assign_coords(state=("sweep", np.where(iv["state"].values == "", "all", iv["state"].values)))
+    nodes["validation"] = validation.validation_node(device_model.build(nodes, name="held out"), labelled)
 
 
 def _stem(sources: list[dict[str, str]]) -> str:

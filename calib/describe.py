@@ -61,6 +61,8 @@ def describe(tree: xr.DataTree) -> list[Section]:
         sections.append(programming_section(tree["programming"].to_dataset()))
     if "stuck" in tree.children:
         sections.append(stuck_section(tree["stuck"].to_dataset()))
+    if "validation" in tree.children:
+        sections.append(validation_section(tree["validation"].to_dataset()))
     for title, key in (("Warnings", "warnings"), ("Assumptions", "assumptions")):
         sentences = attribute(tree, key)
         if sentences:
@@ -270,6 +272,27 @@ def stuck_section(node: xr.Dataset) -> Section:
     return Section("Stuck devices", ("property", "value"), tuple(rows), tuple(notes))
 
 
+def validation_section(node: xr.Dataset) -> Section:
+    """Return the coverage of the predictive intervals on devices that the model was not fitted to."""
+    rows = []
+    for level in node["level"].values:
+        here = node.sel(level=level)
+        low, high = (100 * float(value) for value in here["coverage_bound"].values)
+        for state in _states(node):
+            at = here.sel(state=state)
+            rows.append((
+                f"{100 * float(level):g} %", state_name(state), format_percent(float(at["coverage_state"])),
+                format_percent(float(at["coverage_curve"])),
+                f"{int(at['n_curves'])} curves of {plural(int(at['n_devices']), 'device')}",
+            ))  # fmt: skip
+        together = format_percent(float(here["coverage"]))
+        rows.append(
+            (f"{100 * float(level):g} %", "all states", together, "", f"a perfect model: {low:.1f} to {high:.1f} %")
+        )
+    columns = ("interval", "state", "points inside", "whole curves inside", "sample")
+    return Section("Validation on devices that were not fitted", columns, tuple(rows), (str(node.attrs["verdict"]),))
+
+
 def describe_json(tree: xr.DataTree) -> dict[str, Any]:
     """Return what a device model holds as plain values; the keys are listed by `calib show --help`."""
     attrs = tree.attrs
@@ -281,6 +304,7 @@ def describe_json(tree: xr.DataTree) -> dict[str, Any]:
         "law": _law_json(tree["iv"].attrs) if "iv" in tree.children else None,
         "estimates": [asdict(estimate) for estimate in c.estimates(tree)],
         "conductance_table": _conductance_json(tree),
+        "validation": _validation_json(tree),
         "absent": c.absent(tree),
         "options": json.loads(attrs.get("options", "{}")),
         **{key: attribute(tree, key) for key in ("warnings", "assumptions", "sources")},
@@ -298,6 +322,18 @@ def _law_json(attrs: dict[Any, Any]) -> dict[str, Any]:
         "polarity": str(attrs.get("polarity", "")),
         "temperature": None if temperature is None else float(temperature),
     }
+
+
+def _validation_json(tree: xr.DataTree) -> dict[str, Any] | None:
+    if "validation" not in tree.children:
+        return None
+    node = tree["validation"].to_dataset()
+    found: dict[str, Any] = {"verdict": str(node.attrs["verdict"])}
+    for level in node["level"].values:
+        here = node.sel(level=level)
+        low, high = here["coverage_bound"].values.tolist()
+        found[f"coverage_{100 * float(level):g}"] = {"mean": float(here["coverage"]), "low": low, "high": high}
+    return found
 
 
 def _conductance_json(tree: xr.DataTree) -> list[dict[str, Any]]:

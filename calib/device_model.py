@@ -7,6 +7,7 @@ iv         population law: per state the distribution of ln R, and the law's par
 conductance conductance range G_off, G_on, and tables per state and read voltage
 programming lognormal spread of the resistance that programming leaves
 stuck      probability and conductances of devices that do not switch
+validation coverage of the model's predictive intervals on devices that it was not fitted to
 examples   thinned measured curves, for figures
 ========== ==========================================================================================
 
@@ -64,6 +65,11 @@ _REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         "n_stuck": (),
         "conductance": ("stuck_device",),
         "bandwidth": (),
+    },
+    "validation": {
+        "coverage": ("level",),
+        "coverage_bound": ("level", "bound"),
+        "n_devices": ("state",),
     },
     "examples": {
         "voltage": ("example", "point"),

@@ -46,3 +46,25 @@ def sample_devices(tree: xr.DataTree, state: str, n: int, seed: int) -> tuple[np
     generator = np.random.default_rng(seed)
     ln_r = sample_resistance(tree, state, n, generator)
     return ln_r, sample_parameters(shape_law(tree, state), ln_r, generator)
+
+
+def sample_population(
+    tree: xr.DataTree, state: str, n: int, generator: np.random.Generator
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Draw ln(R / Ohm) and the law's parameters of `n` devices as they are found in a state, stuck ones among them.
+
+    A device is stuck with the model's probability; its conductance is then one of the kernel density of the stuck
+    devices, whatever the state, and its law that of its resistance.
+    """
+    ln_r = sample_resistance(tree, state, n, generator)
+    parameters = sample_parameters(shape_law(tree, state), ln_r, generator)
+    node = tree["stuck"].to_dataset() if "stuck" in tree.children else None
+    if node is None or not int(node["n_stuck"]):
+        return ln_r, parameters
+    stuck = np.flatnonzero(generator.random(n) < float(node["probability"]))
+    centres = generator.choice(node["conductance"].values, len(stuck))
+    g = np.abs(centres + float(node["bandwidth"]) * generator.standard_normal(len(stuck)))
+    ln_r[stuck] = -np.log(np.maximum(g, 1e-300))
+    for name, values in sample_parameters(shape_law(tree), ln_r[stuck], generator).items():
+        parameters[name][stuck] = values
+    return ln_r, parameters

@@ -115,7 +115,7 @@ def test_options_are_recorded(raw: xr.DataTree, model: xr.DataTree) -> None:
     options = json.loads(model.attrs["options"])
     assert options == {
         "reference_voltage": 0.1, "v_max": 0.5, "iv_model": "auto", "form": "anchored", "temperature": None,
-        "stuck_rule": "ratio", "population": None,
+        "stuck_rule": "ratio", "population": None, "holdout": 0.0,
     }  # fmt: skip
     other = fit(
         raw, name="n", citation="c", technology="t", v_max=0.4, stuck_rule="range", form="paper", temperature=300.0

@@ -159,7 +159,7 @@ def test_json_has_the_documented_keys(capsys: pytest.CaptureFixture[str]) -> Non
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {
         "schema", "name", "technology", "citation", "license", "identity", "calib_version", "created", "law",
-        "estimates", "conductance_table", "absent", "options", "warnings", "assumptions", "sources",
+        "estimates", "conductance_table", "validation", "absent", "options", "warnings", "assumptions", "sources",
     }  # fmt: skip
     for key in [*found, *found["law"], *found["estimates"][0], *found["conductance_table"][0]]:
         assert key in JSON_KEYS, key

@@ -32,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "nonidealities": {"device_model", "iv_models"},
     "exporters": {"device_model", "iv_models"},
     "validation": {"device_model", "fitting"},
-    "calibrate": {"fitting", "device_model"},
+    "calibrate": {"fitting", "device_model", "validation"},
     "fitting": {"sweeps", "iv_models", "measurement"},
     "readers": {"measurement"},
     "sweeps": {"measurement"},

@@ -14,8 +14,9 @@ JSON_KEYS = (
     "the model's content); law (null, or name, expression, form, reference_voltage [V], v_min, v_max [V], polarity, "
     "temperature [K] or null); estimates (list of characteristic, state, quantity, label, value, unit, stderr, low, "
     "high, interval, n, method, validity; SI units, null where not known); conductance_table (list of state, "
-    "read_voltage [V], minimum, median, maximum [S], n, n_censored); warnings, assumptions, absent (lists of "
-    "sentences); options (what the fit was asked for); sources (list of name, sha256)"
+    "read_voltage [V], minimum, median, maximum [S], n, n_censored); validation (null, or verdict, coverage_50 and "
+    "coverage_90 with mean, low, high); warnings, assumptions, absent (lists of sentences); options (what the fit was "
+    "asked for); sources (list of name, sha256)"
 )
 """The keys that `--json` prints."""
 

@@ -1,0 +1,73 @@
+"""calib fit: the files that it writes, options from files, JSON."""
+
+import csv
+import json
+
+import pytest
+
+from calib import data_folder, device_model
+from calib.cli import main
+
+SWEEPS = str(data_folder.datasets_folder() / "oxide-sweeps.csv.gz")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_table_report_and_json(here, capsys):
+    arguments = ["--holdout", "0.5", "--table", "fits.csv", "--report", "fit.html", "--name", "<b>&co", "--json"]
+    assert main(["fit", SWEEPS, "-o", "device.nc", *arguments]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["files"] == ["device.nc", "fits.csv", "fit.html"]
+    coverage = found["validation"]["coverage_90"]
+    assert coverage["low"] < coverage["mean"] <= 1
+    assert set(coverage) == {"mean", "low", "high"}
+    with open(here / "fits.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    model = device_model.open_device("device.nc")
+    assert len(rows) == model["iv"].sizes["curve"]
+    assert float(rows[0]["gamma_V^-1/2"]) == pytest.approx(model["iv"]["curve_parameter"].values[0, 1], rel=1e-6)
+    assert {row["status"] for row in rows} == {"ok"}
+    page = (here / "fit.html").read_text()
+    assert "&lt;b&gt;&amp;co" in page
+    assert "<b>&co" not in page
+
+
+def test_options_of_a_file_are_used_and_the_command_line_comes_first(here, capsys):
+    (here / "fit.yaml").write_text("reference-voltage: 0.2\nstuck_rule: range\nname: from the file\ncolumns:\n")
+    assert main(["fit", SWEEPS, "-o", "a.nc", "--options", "fit.yaml", "--name", "from the command"]) == 0
+    first = device_model.open_device("a.nc")
+    options = device_model.attribute(first, "options")
+    assert (options["reference_voltage"], options["stuck_rule"]) == (0.2, "range")
+    assert first.attrs["name"] == "from the command"
+    arguments = ["--options", "a.nc", "--name", "from the command"]
+    assert main(["fit", SWEEPS, "-o", "b.nc", *arguments]) == 0
+    assert device_model.identity(device_model.open_device("b.nc")) == device_model.identity(first)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("nonsense: 3", "names nonsense; expected options of 'calib fit'"),
+        ("- a list", "holds list; expected lines"),
+        ("v_max: [", "cannot be read as YAML"),
+        ("v_max: far", "v_max is 'far'; expected a number"),
+        ("iv_model: magic", "--iv-model is 'magic'"),
+        ("name: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),
+    ],
+)
+def test_options_that_cannot_be_used(here, capsys, content, expected):
+    (here / "fit.yaml").write_text(content)
+    assert main(["fit", SWEEPS, "-o", "a.nc", "--options", "fit.yaml"]) == 1
+    assert expected in capsys.readouterr().err
+    assert not (here / "a.nc").exists()
+
+
+@pytest.mark.parametrize(("option", "name"), [("--table", "fits.xml"), ("--report", "fit.pdf")])
+def test_names_that_do_not_fit_what_is_written(here, capsys, option, name):
+    assert main(["fit", SWEEPS, "-o", "a.nc", option, name]) == 1
+    assert "give a name that ends in" in capsys.readouterr().err
+    assert not list(here.iterdir())
