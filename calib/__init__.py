@@ -13,6 +13,7 @@ _LAZY = {
     "fit": "calib.calibrate",
     "open_device": "calib.device_model",
     "save_device": "calib.device_model",
+    "validate": "calib.validation",
     "export": "calib.exporters",
     "train": "calib.training",
     "evaluate": "calib.evaluation",

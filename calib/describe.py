@@ -290,7 +290,7 @@ def validation_section(node: xr.Dataset) -> Section:
             (f"{100 * float(level):g} %", "all states", together, "", f"a perfect model: {low:.1f} to {high:.1f} %")
         )
     columns = ("interval", "state", "points inside", "whole curves inside", "sample")
-    return Section("Validation on devices that were not fitted", columns, tuple(rows), (str(node.attrs["verdict"]),))
+    return Section("Coverage of the predictive interval", columns, tuple(rows), (str(node.attrs["verdict"]),))
 
 
 def describe_json(tree: xr.DataTree) -> dict[str, Any]:
@@ -304,7 +304,7 @@ def describe_json(tree: xr.DataTree) -> dict[str, Any]:
         "law": _law_json(tree["iv"].attrs) if "iv" in tree.children else None,
         "estimates": [asdict(estimate) for estimate in c.estimates(tree)],
         "conductance_table": _conductance_json(tree),
-        "validation": _validation_json(tree),
+        "validation": validation_json(tree["validation"].to_dataset()) if "validation" in tree.children else None,
         "absent": c.absent(tree),
         "options": json.loads(attrs.get("options", "{}")),
         **{key: attribute(tree, key) for key in ("warnings", "assumptions", "sources")},
@@ -324,10 +324,8 @@ def _law_json(attrs: dict[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _validation_json(tree: xr.DataTree) -> dict[str, Any] | None:
-    if "validation" not in tree.children:
-        return None
-    node = tree["validation"].to_dataset()
+def validation_json(node: xr.Dataset) -> dict[str, Any]:
+    """Return verdict, coverage_50 and coverage_90 (mean, and low and high of a perfect model)."""
     found: dict[str, Any] = {"verdict": str(node.attrs["verdict"])}
     for level in node["level"].values:
         here = node.sel(level=level)

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from calib.device_model import shape_law
-from calib.errors import FitError
+from calib.errors import FitError, OptionError
 from calib.fitting.curves import Curves, select
 from calib.iv_models import iv_model
 from calib.sampling import sample_population
@@ -13,6 +13,34 @@ LEVELS = (0.5, 0.9)
 DRAWS = 4000
 REPLICATES = 2000
 MINIMUM_DEVICES = 4
+
+
+def validate(
+    tree: xr.DataTree, measurement: xr.DataTree, *, population: str | None = None, seed: int = 0
+) -> xr.Dataset:
+    """Compare a device model with a measurement that it was not fitted to; see `validation_node`.
+
+    Raises
+    ------
+    FitError
+        When the measurement holds no sweeps, or too few devices at voltages where the model holds.
+    OptionError
+        When it holds several populations and none is named, or not the one that is.
+    """
+    if "iv" not in measurement.children:
+        kinds = ", ".join(map(str, measurement.children)) or "nothing"
+        raise FitError(f"the measurement holds {kinds}; validating a device model takes I-V sweeps")
+    iv = measurement["iv"].to_dataset()
+    labels = iv["population"].values.astype(str)
+    found = list(dict.fromkeys(labels))
+    listed = ", ".join(f"'{label}'" for label in found)
+    if population is None and len(found) > 1:
+        raise OptionError(f"the measurement holds {len(found)} populations: {listed}; choose one (--population)")
+    if population is not None and population not in found:
+        raise OptionError(f"there is no population '{population}' in the measurement; it holds {listed}")
+    part = iv.isel(sweep=np.flatnonzero(labels == (found[0] if population is None else population)))
+    state = np.where(part["state"].values == "", "all", part["state"].values)
+    return validation_node(tree, part.assign_coords(state=("sweep", state)), seed)
 
 
 def validation_node(tree: xr.DataTree, iv: xr.Dataset, seed: int = 0) -> xr.Dataset:

@@ -71,3 +71,22 @@ def test_names_that_do_not_fit_what_is_written(here, capsys, option, name):
     assert main(["fit", SWEEPS, "-o", "a.nc", option, name]) == 1
     assert "give a name that ends in" in capsys.readouterr().err
     assert not list(here.iterdir())
+
+
+def test_validate_compares_and_says_when_the_files_are_those_of_the_fit(here, capsys):
+    assert main(["validate", "synthetic-oxide", SWEEPS, "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["same_sources"] == ["oxide-sweeps.csv.gz"]
+    assert "how well it fits, not how well it predicts" in captured.err
+    assert found["coverage_90"]["low"] < found["coverage_90"]["mean"] < found["coverage_90"]["high"]
+    assert main(["validate", "synthetic-oxide", SWEEPS]) == 0
+    assert found["verdict"] in " ".join(capsys.readouterr().out.split())
+
+
+def test_validate_needs_sweeps(here, capsys):
+    reads = str(data_folder.datasets_folder() / "crossbar-reads.tsv.gz")
+    assert main(["validate", "synthetic-oxide", reads]) == 1
+    assert "validating a device model takes I-V sweeps" in capsys.readouterr().err
+    assert main(["validate", "ta-hfo2", SWEEPS]) == 1
+    assert "has no I-V law" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from calib import __version__, plugins
 from calib.errors import CalibError
 
 _REQUIRED = ("summary", "example", "add_arguments", "run")
-_ORDER = ("inspect", "fit", "show", "card", "train", "evaluate", "report", "models", "data")
+_ORDER = ("inspect", "convert", "fit", "show", "validate", "card", "train", "evaluate", "report", "models", "data")
 
 
 def build_parser() -> argparse.ArgumentParser:
