@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from calib.errors import OptionError
-from calib.iv_models import IVModel
+from calib.iv_models import IVModel, exponential_parameter
 from calib.nonidealities.base import Conduction
 
 _SMALLEST = 1e-12  # of the largest voltage: below it the coordinate is held, whose slope may diverge at 0
@@ -219,17 +219,6 @@ def direct(
     parameters = conduction.parameters(conductance, deviates)
     v = voltage[:, None, :, None]
     return conduction.law.current(v, xp=torch, **parameters).sum(-2)
-
-
-def exponential_parameter(law: IVModel) -> str | None:
-    """Return the name of gamma if a law is I = scale V exp(gamma s), s its coordinate; found by evaluating it."""
-    if len(law.shape) != 1 or not law.odd:
-        return None
-    (name,) = law.shape
-    v, gamma = np.array([0.013, 0.2, 0.71])[:, None], np.array([-1.3, 0.0, 0.4, 3.1])
-    current = law.current(v, xp=np, **{law.scale: np.ones(1), name: gamma})
-    expected = v * np.exp(gamma * law.coordinate(v, xp=np))
-    return name if np.allclose(current, expected, rtol=1e-12, atol=0) else None
 
 
 def collocation(conduction: Conduction, v_max: float, tolerance: float = 1e-4) -> Collocation:

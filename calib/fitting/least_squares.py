@@ -6,8 +6,10 @@ For a curve of points (V_i, I_i) with standard deviations sigma_i the weighted c
 
 is minimised by Levenberg-Marquardt with Marquardt's scaling (D. W. Marquardt, J. SIAM 11, 431 (1963),
 doi 10.1137/0111030), in coordinates u where positive parameters are logarithms. I_0 is a constant offset of the
-instrument, an optional nuisance. The covariance of the estimates is s^2 (J^T J)^-1 with s^2 = chi^2 / (n - p), as in
-`scipy.optimize.curve_fit(absolute_sigma=False)` and lmfit.
+instrument, an optional nuisance. Where the law is an exponential of its coordinate and there is no offset, the scale is
+eliminated and the same minimum is found by variable projection (`calib.fitting.projection`). The covariance of the
+estimates is s^2 (J^T J)^-1 with s^2 = chi^2 / (n - p), as in `scipy.optimize.curve_fit(absolute_sigma=False)` and
+lmfit.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from calib.errors import FitError
-from calib.iv_models.base import IVModel
+from calib.fitting import projection
+from calib.iv_models.base import IVModel, exponential_parameter
 
 BLOCK = 2048  # curves per block: what a block needs stays in the cache
 MAXIMUM_ITERATIONS = 100
@@ -153,25 +156,78 @@ def _fit_block(
     law: IVModel, voltage: np.ndarray, current: np.ndarray, sigma: np.ndarray, fit_offset: bool
 ) -> dict[str, np.ndarray]:
     usable = np.isfinite(voltage) & np.isfinite(current) & np.isfinite(sigma) & (sigma > 0)
-    unit = np.max(np.where(usable, np.abs(current), 0.0), axis=1, initial=0.0)
+    voltage, current = np.where(usable, voltage, 0.0), np.where(usable, current, 0.0)
+    n_points = usable.sum(1)
+    enough = n_points > len(law.parameters) + fit_offset
+    if not fit_offset and _projects(law):
+        weight = np.where(usable, 1 / np.where(usable, sigma, 1.0), 0.0)
+        found = _project(law, voltage, current, weight, enough)
+        left = np.flatnonzero(enough & ~found["converged"])
+        if len(left):
+            again = _iterate(law, voltage[left], current[left], sigma[left], usable[left], fit_offset)
+            for key, values in again.items():
+                found[key][left] = values
+        return {"n_points": n_points, **found}
+    return {"n_points": n_points, **_iterate(law, voltage, current, sigma, usable, fit_offset)}
+
+
+def _projects(law: IVModel) -> bool:
+    """Say whether the scale can be eliminated: I = scale V exp(gamma s), fitted as (ln scale, gamma)."""
+    name = exponential_parameter(law)
+    if name is None:
+        return False
+    return law.parameter(name).transform == "identity" and law.parameter(law.scale).transform == "log"
+
+
+def _project(
+    law: IVModel, voltage: np.ndarray, current: np.ndarray, weight: np.ndarray, enough: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Fit by variable projection; curves that do not converge so are left to `_iterate`."""
+    size = projection.BLOCK
+    parts = [
+        projection.fit_block(law, voltage[k : k + size], current[k : k + size], weight[k : k + size])
+        for k in range(0, max(len(voltage), 1), size)
+    ]
+    scale, gamma, cost, converged, normal = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("scale", "gamma", "cost", "converged", "normal")
+    )
+    order = [law.parameter_names.index(law.scale), law.parameter_names.index(law.shape[0])]
+    u = np.empty((len(gamma), 2))
+    unscaled = np.empty((len(gamma), 2, 2))
+    with np.errstate(all="ignore"):
+        u[:, order[0]], u[:, order[1]] = np.log(scale), gamma
+        a, b, d = normal[:, 0, 0], normal[:, 0, 1], normal[:, 1, 1]
+        determinant = a * d - b * b
+        correlation = np.abs(b) / np.sqrt(a * d)
+        condition = (1 + correlation) / (1 - correlation)
+        for (i, j), value in (((0, 0), d), ((0, 1), -b), ((1, 0), -b), ((1, 1), a)):
+            unscaled[:, order[i], order[j]] = value / determinant
+    good = enough & converged & (determinant > 0)
+    condition = np.where(good, condition, np.inf)
+    return {"u": u, "converged": good, "unit": np.ones(len(u)), "cost": cost, "condition": condition,
+            "unscaled": unscaled}  # fmt: skip
+
+
+def _iterate(
+    law: IVModel, voltage: np.ndarray, current: np.ndarray, sigma: np.ndarray, usable: np.ndarray, fit_offset: bool
+) -> dict[str, np.ndarray]:
+    """Fit all parameters together by Levenberg-Marquardt."""
+    unit = np.max(np.abs(current), axis=1, initial=0.0)
     unit = np.where(unit > 0, unit, 1.0)
     is_log = np.array([parameter.transform == "log" for parameter in law.parameters])
     weight = np.where(usable, unit[:, None] / np.where(usable, sigma, 1.0), 0.0)
-    problem = _Problem(
-        law, np.where(usable, voltage, 0.0), np.where(usable, current, 0.0), weight, unit, is_log, fit_offset
-    )
+    problem = _Problem(law, voltage, current, weight, unit, is_log, fit_offset)
     guess = law.guess(np.where(usable, voltage, np.nan), np.where(usable, current, np.nan))
     u = np.stack(
         [np.log(guess[n]) if log else guess[n] for n, log in zip(law.parameter_names, is_log, strict=True)], -1
     )
     if fit_offset:
         u = np.concatenate([u, np.zeros((len(u), 1))], axis=1)
-    n_points = usable.sum(1)
-    enough = n_points > u.shape[1]
     converged = np.zeros(len(u), dtype=bool)
-    rows = np.flatnonzero(enough)
+    rows = np.flatnonzero(usable.sum(1) > u.shape[1])
     u[rows], converged[rows] = _levenberg_marquardt(problem.at(rows), u[rows])
-    return {"u": u, "converged": converged, "n_points": n_points, "unit": unit, **_statistics(problem, u, rows)}
+    return {"u": u, "converged": converged, "unit": unit, **_statistics(problem, u, rows)}
 
 
 def _levenberg_marquardt(problem: _Problem, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

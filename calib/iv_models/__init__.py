@@ -1,9 +1,9 @@
 """Conduction laws: one file per law, one equation for fit, training and export."""
 
 from calib import plugins
-from calib.iv_models.base import IVModel, Parameter
+from calib.iv_models.base import IVModel, Parameter, exponential_parameter
 
-__all__ = ["IVModel", "Parameter", "iv_model", "names"]
+__all__ = ["IVModel", "Parameter", "exponential_parameter", "iv_model", "names"]
 
 
 def names() -> list[str]:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from calib.crossbar.multiply import Collocation, collocation, direct, exponential_parameter
+from calib.crossbar.multiply import Collocation, collocation, direct
 from calib.device_model import shape_law
 from calib.errors import OptionError
-from calib.iv_models import IVModel, Parameter, iv_model
+from calib.iv_models import IVModel, Parameter, exponential_parameter, iv_model
 from calib.nonidealities.base import Conduction
 from calib.nonidealities.iv import IV
 from tests.simple_devices import G_OFF, G_ON, device, iv_node

