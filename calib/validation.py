@@ -13,6 +13,7 @@ LEVELS = (0.5, 0.9)
 DRAWS = 4000
 REPLICATES = 2000
 MINIMUM_DEVICES = 4
+SAME_VOLTAGE = 0.01
 
 
 def validate(
@@ -88,9 +89,16 @@ def validation_node(tree: xr.DataTree, iv: xr.Dataset, seed: int = 0) -> xr.Data
 
 
 def _voltages(curves: Curves, v_min: float, v_max: float) -> np.ndarray:
-    """Return the voltages in the model's validity at which most curves have a usable point."""
-    levels, counts = np.unique(np.round(curves.voltage[np.isfinite(curves.voltage)], 4), return_counts=True)
-    inside = (levels >= v_min * (1 - 1e-3)) & (levels <= v_max * (1 + 1e-3)) & (levels > 0)
+    """Return the voltages in the model's validity at which most curves have a usable point.
+
+    Set-points that differ by less than `SAME_VOLTAGE`, such as 0.101 and 0.10127 V, are one voltage.
+    """
+    measured = np.sort(curves.voltage[np.isfinite(curves.voltage) & (curves.voltage > 0)])
+    if not len(measured):
+        return measured
+    groups = np.split(measured, np.flatnonzero(np.diff(measured) > SAME_VOLTAGE * measured[1:]) + 1)
+    levels, counts = np.array([np.median(group) for group in groups]), np.array([len(group) for group in groups])
+    inside = (levels >= v_min * (1 - SAME_VOLTAGE)) & (levels <= v_max * (1 + SAME_VOLTAGE))
     return levels[inside & (counts >= 0.8 * len(curves))]
 
 
@@ -105,7 +113,7 @@ def _coverage(
     distance = np.abs(curves.voltage[:, :, None] - voltages)
     nearest = np.argmin(np.where(np.isfinite(distance), distance, np.inf), axis=1)
     rows = np.arange(len(curves))[:, None]
-    usable = np.take_along_axis(np.nan_to_num(distance, nan=np.inf), nearest[:, None, :], axis=1)[:, 0] < 1e-3
+    usable = np.take_along_axis(np.nan_to_num(distance, nan=np.inf), nearest[:, None, :], axis=1)[:, 0] < SAME_VOLTAGE * voltages
     measured = np.where(usable, curves.current[rows, nearest], np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         measured = np.log(np.where(measured > 0, measured, np.where(usable, 1e-300, np.nan)))

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import calib
-from calib import calibrate
+from calib import calibrate, validation
 from calib.cli import main
 from calib.fitting.conductance import read_at
 from calib.iv_models import iv_model
@@ -94,3 +95,19 @@ def test_the_command_writes_a_model_for_each_population(measurements, tmp_path, 
     captured = capsys.readouterr()
     assert "--temperature" in captured.err
     assert main(["show", str(tmp_path / "ddas-devices.nc")]) == 0
+
+
+def test_predictive_intervals_cover_devices_that_were_not_fitted(ddas):
+    """Twenty random halves: the mean coverage lies where a perfect model's would with as many devices."""
+    iv = ddas["iv"].to_dataset()
+    iv = iv.isel(sweep=np.flatnonzero(iv["population"].values == "devices"))
+    found = []
+    for seed in range(20):
+        kept, held = validation.split_devices(iv, 0.5, seed)
+        half = xr.DataTree.from_dict({"/iv": iv.isel(sweep=np.flatnonzero(kept))})
+        half.attrs = dict(ddas.attrs)
+        found.append(validation.validation_node(calib.fit(half), iv.isel(sweep=np.flatnonzero(held))).sel(level=0.9))
+    coverage = np.mean([float(node["coverage"]) for node in found])
+    low, high = np.mean([node["coverage_bound"].values for node in found], axis=0)
+    assert low < coverage < high
+    assert coverage == pytest.approx(0.9, abs=0.02)
