@@ -12,7 +12,7 @@ SOURCES := calib datasets benchmarks tests fitted_models docs
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install quickstart test reproduction lint type format coverage docs models benchmarks clean
+.PHONY: help install quickstart test hostile reproduction lint type format coverage docs models benchmarks clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +24,9 @@ quickstart: install  ## a device model, a card, a network and a report from ship
 
 test: lint type  ## style, types and tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+hostile: $(VENV)/.calib-dev  ## 24,000 damaged files over all readers (minutes); CALIB_SEED chooses others
+	CALIB_MUTANTS=$${CALIB_MUTANTS:-24000} $(BIN)/python -m pytest $(PYTEST_FLAGS) -s tests/test_hostile.py
 
 lint: $(VENV)/.calib-dev  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -69,18 +69,20 @@ class Column:
         return f"'{self.header}'" if self.header else str(self.index)
 
 
-def recognise(header: str, unit_below: str | None = None) -> tuple[str | None, str | None]:
+def recognise(
+    header: str, unit_below: str | None = None, name_map: Mapping[str, str] = NAME_MAP
+) -> tuple[str | None, str | None]:
     """Return the canonical name and the unit of a header text; None for what it does not say.
 
     A unit stands in brackets, after a separator ('current_uA', 'Voltage, V', 'I/uA'), or in the row below.
     """
     name, unit = parse_header(header)
     unit = unit or (unit_below if unit_below and is_unit(unit_below) else None)
-    role = _role(name, unit)
+    role = _role(name, unit, name_map)
     if role is None and unit is None:
         stem, separator, tail = re.sub(r"[,/_ ]+(?=[^,/_ ]+$)", "\0", name.strip()).partition("\0")
         if separator and re.search("[A-Za-zΩ]", tail) and not tail.isdigit() and is_unit(tail):
-            candidate = _role(stem, tail)
+            candidate = _role(stem, tail, name_map)
             if candidate is not None and _fits(candidate, tail):
                 return candidate, tail
     return role, unit
@@ -93,8 +95,9 @@ def assign(
     width: int,
     columns: Mapping[str, int | str],
     units: Mapping[str, str],
+    name_map: Mapping[str, str] = NAME_MAP,
 ) -> list[Column]:
-    """Say what each of `width` columns is: what the user says first, then what its name says.
+    """Say what each of `width` columns is: what the user says first, then what its name says by `name_map`.
 
     Raises
     ------
@@ -102,11 +105,11 @@ def assign(
         When an override names no column, or two name the same.
     """
     headers = list(names) or [""] * width
-    below = list(units_below) or [""] * width
-    given = _overrides(path_name, headers, columns)
+    below = [*units_below, *[""] * len(headers)][: len(headers)]
+    given = _overrides(path_name, headers, columns, CANONICAL if name_map is NAME_MAP else tuple(name_map))
     result = []
     for index, (header, under) in enumerate(zip(headers, below, strict=True)):
-        role, unit = recognise(header, under) if header else (None, None)
+        role, unit = recognise(header, under, name_map) if header else (None, None)
         if index in given:
             role = given[index]
         elif role in given.values():
@@ -181,25 +184,25 @@ def normalised(name: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
-def _role(name: str, unit: str | None) -> str | None:
+def _role(name: str, unit: str | None, name_map: Mapping[str, str] = NAME_MAP) -> str | None:
     text = normalised(name)
     for candidate in (text, re.sub(r"(?<=[a-z])(?= ?\d+$) ?\d+$", "", text)):
-        state = _STATE.fullmatch(candidate)
+        state = _STATE.fullmatch(candidate) if name_map is NAME_MAP else None
         if state:
             quantity = (state[1] or state[4])[0]
             label = {"on": "lrs", "off": "hrs"}.get(state[2] or state[3], state[2] or state[3])
             return f"{'resistance' if quantity == 'r' else 'conductance'}_{label}"
-        matches = [role for role, pattern in NAME_MAP.items() if re.fullmatch(pattern, candidate)]
+        matches = [role for role, pattern in name_map.items() if re.fullmatch(pattern, candidate)]
         if unit is not None and (fitting := [role for role in matches if _fits(role, unit)]):
             return fitting[0]
         if unit is not None and candidate == "t" and _fits("temperature", unit):
             return "temperature"
         if matches:
             return matches[0]
-    if _TRANSISTOR.fullmatch(text):
+    if name_map is NAME_MAP and _TRANSISTOR.fullmatch(text):
         return "transistor"
     bare = re.sub(rf"^{_LABEL} | {_LABEL}$", "", text)
-    return _role(bare, unit) if bare != text else None
+    return _role(bare, unit, name_map) if bare != text else None
 
 
 def _fits(role: str, unit: str) -> bool:
@@ -213,14 +216,14 @@ def _fits(role: str, unit: str) -> bool:
     return True
 
 
-def _overrides(path_name: str, headers: Sequence[str], columns: Mapping[str, int | str]) -> dict[int, str]:
+def _overrides(
+    path_name: str, headers: Sequence[str], columns: Mapping[str, int | str], known: Sequence[str]
+) -> dict[int, str]:
     given: dict[int, str] = {}
     shown = ", ".join(f"{k} '{h}'" if h else str(k) for k, h in enumerate(headers[:12]))
     for role, where in columns.items():
-        if role not in CANONICAL:
-            raise ReadError(
-                f"--columns {role}={where}: '{role}' is no kind of column; known are {', '.join(CANONICAL)}"
-            )
+        if role not in known:
+            raise ReadError(f"--columns {role}={where}: '{role}' is no kind of column; known are {', '.join(known)}")
         index = _index_of(headers, where)
         if index is None:
             raise ReadError(f"--columns {role}={where}: '{path_name}' has no such column; it has {shown}")

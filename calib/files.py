@@ -2,13 +2,15 @@
 
 import contextlib
 import hashlib
+import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from calib.errors import CalibError, ModelError
+from calib.errors import CalibError, ModelError, ReadError
 
 
 @contextlib.contextmanager
@@ -55,6 +57,11 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def stem_of(path: Path) -> str:
+    """Return the name of a file without its suffix, and without the suffix before `.gz`; a number is no suffix."""
+    return re.sub(r"(?:\.[A-Za-z][A-Za-z0-9]{0,5})?(?:\.gz)?$", "", path.name) or path.name
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -97,3 +104,32 @@ def open_netcdf(path: str | Path, kind: str, remedy: str) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"'{path}' cannot be read as a {kind}: {reason}; the file is damaged; {remedy}") from error
+
+
+def check_hdf5_size(path: str | Path, largest: int = 1 << 29) -> None:
+    """Refuse an HDF5 file whose arrays are larger, unpacked, than `largest` bytes, before any of them is read.
+
+    Raises
+    ------
+    ReadError
+        With the array and its size.
+    OSError, RuntimeError, KeyError, ValueError
+        When the file is damaged.
+    """
+    import h5py
+
+    total = 0
+
+    def add(name: str, item: Any) -> None:
+        nonlocal total
+        if isinstance(item, h5py.Dataset) and item.shape is not None:
+            total += math.prod(map(int, item.shape)) * item.dtype.itemsize
+            if total > largest:
+                shape = " x ".join(map(str, item.shape))
+                raise ReadError(
+                    f"'{Path(path).name}' holds more numbers than calib reads ({largest >> 20} MB): "
+                    f"'{name}' alone has {shape}; save fewer in one file"
+                )
+
+    with h5py.File(path, "r") as file:
+        file.visititems(add)

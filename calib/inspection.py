@@ -27,6 +27,11 @@ def describe(tree: Measurement) -> dict[str, Any]:
           ``offset``, ``offset_stderr`` [A] (medians; None when not found), ``flags`` ({flag: points});
         - reads: ``traces``, ``samples``, ``levels`` (numbers), ``states`` (list), ``conductance`` ([lowest, highest],
           S), ``voltage``, ``time`` where known;
+        - writes: ``writes``, ``targets`` (numbers), ``success`` (numbers of 1, 0 and unknown), ``achieved`` ([lowest,
+          highest], S), ``attempts`` ([lowest, highest], None when not stated);
+        - pulses: ``sequences``, ``pulses``, ``reads`` (numbers; the pulses of all sequences), ``polarities``
+          ({polarity: sequences}), ``conductance`` ([lowest, highest]) and its ``unit``, ``amplitude``, ``width``,
+          ``read_voltage`` ([lowest, highest] where known);
         - writes, pulses, extra: ``sizes`` ({dimension: number}), and for extra ``columns``.
     """
     nodes = {name: child.to_dataset(inherit=False) for name, child in tree.children.items()}
@@ -47,6 +52,10 @@ def rows(node: str, found: dict[str, Any]) -> list[tuple[str, str]]:
         return _iv_rows(found)
     if node == "reads":
         return _read_rows(found)
+    if node == "writes":
+        return _write_rows(found)
+    if node == "pulses":
+        return _pulse_rows(found)
     sizes = ", ".join(f"{count} {dim}" for dim, count in found["sizes"].items())
     columns = [("columns", ", ".join(found["columns"]))] if "columns" in found else []
     return [("sizes", sizes), *columns]
@@ -72,7 +81,23 @@ def _part(name: str, node: xr.Dataset) -> dict[str, Any]:
         return found | _iv(node)
     if name == "reads":
         return found | _reads(node)
-    return found | {"sizes": _sizes(node)}
+    return found | {"sizes": _sizes(node)} | (_writes(node) if name == "writes" else _pulses(node))
+
+
+def sentence(node: str, found: dict[str, Any]) -> str:
+    """Return in a few words how much of a kind of experiment `describe` found."""
+    if node == "extra":
+        return f"extra: {len(found['columns'])} columns"
+    counts = {
+        "iv": ("cycle", "branch", "point"),
+        "reads": ("trace", "sample"),
+        "writes": ("write", "target"),
+        "pulses": ("sequence", "pulse"),
+    }[node]
+    plurals = {"branch": "branches"}
+    listed = [("device", found["devices"]), *((word, found[plurals.get(word, f"{word}s")]) for word in counts)]
+    texts = [f"{count} {word if count == 1 else plurals.get(word, f'{word}s')}" for word, count in listed]
+    return f"{node}: {', '.join(texts)}"
 
 
 def _iv(node: xr.Dataset) -> dict[str, Any]:
@@ -106,6 +131,73 @@ def _reads(node: xr.Dataset) -> dict[str, Any]:
         "conductance": _range(node["conductance"].values),
     }
     return found | {key: _range(node[key].values) for key in ("voltage", "time") if key in node}
+
+
+def _writes(node: xr.Dataset) -> dict[str, Any]:
+    ranges = np.stack([node["target_low"].values, node["target_high"].values], axis=1)
+    found: dict[str, Any] = {
+        "writes": node.sizes["write"],
+        "targets": len(np.unique(ranges, axis=0)),
+        "achieved": _range(node["achieved"].values),
+        "success": None,
+        "attempts": None,
+    }
+    if "success" in node:
+        success = node["success"].values
+        found["success"] = [int((success == 1).sum()), int((success == 0).sum()), int((success < 0).sum())]
+    if "attempts" in node and (node["attempts"].values >= 0).any():
+        attempts = node["attempts"].values
+        found["attempts"] = [int(attempts[attempts >= 0].min()), int(attempts.max())]
+    return found
+
+
+def _pulses(node: xr.Dataset) -> dict[str, Any]:
+    conductance = node["conductance"].values
+    found: dict[str, Any] = {
+        "sequences": node.sizes["sequence"],
+        "pulses": int(np.isfinite(conductance).any(axis=2).sum()),
+        "reads": int(np.isfinite(conductance).sum()),
+        "polarities": dict(Counter(node["polarity"].values.tolist())),
+        "conductance": _range(conductance),
+        "unit": str(node["conductance"].attrs["units"]),
+    }
+    return found | {key: _range(node[key].values) for key in ("amplitude", "width", "read_voltage") if key in node}
+
+
+def _write_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    result = [
+        ("devices", str(found["devices"])),
+        ("writes", str(found["writes"])),
+        ("target ranges", str(found["targets"])),
+        ("achieved", format_interval(found["achieved"][0], found["achieved"][1], "S")),
+        ("temperature", _kelvin(found)),
+    ]
+    if found["success"]:
+        yes, no, unknown = found["success"]
+        result.insert(3, ("success", f"{yes} of {yes + no}" + (f", {unknown} not stated" if unknown else "")))
+    if found["attempts"]:
+        result.insert(4, ("attempts", f"{found['attempts'][0]} to {found['attempts'][1]}"))
+    return result
+
+
+def _pulse_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    polarities = [f"{count} {label or 'of no stated polarity'}" for label, count in found["polarities"].items()]
+    unit = found["unit"]
+    result = [
+        ("devices", str(found["devices"])),
+        ("sequences", f"{found['sequences']} ({', '.join(polarities)})"),
+        ("pulses", str(found["pulses"])),
+        ("readings", str(found["reads"])),
+        (
+            "conductance",
+            format_interval(found["conductance"][0], found["conductance"][1], unit)
+            + (" (normalised)" if unit == "1" else ""),
+        ),
+    ]
+    for key, of in (("amplitude", "V"), ("width", "s"), ("read_voltage", "V")):
+        if key in found:
+            result.append((key.replace("_", " "), format_interval(found[key][0], found[key][1], of)))
+    return [*result, ("temperature", _kelvin(found))]
 
 
 def _iv_rows(found: dict[str, Any]) -> list[tuple[str, str]]:

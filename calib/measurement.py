@@ -28,7 +28,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from calib.errors import ReadError
-from calib.files import atomic_write
+from calib.files import atomic_write, check_hdf5_size
 from calib.measurement_contract import (
     FLAGS,
     MISSING,
@@ -60,6 +60,7 @@ __all__ = [
     "pulses_node",
     "reads_node",
     "save",
+    "with_notes",
     "writes_node",
 ]
 
@@ -186,6 +187,11 @@ def notes_of(node: xr.DataTree | xr.Dataset, key: str = "notes") -> list[str]:
     return json.loads(node.attrs.get(key, "[]"))
 
 
+def with_notes(node: xr.Dataset, notes: Sequence[str], key: str = "notes") -> xr.Dataset:
+    """Return a node whose attribute notes (or questions) holds these sentences."""
+    return node.assign_attrs({key: json.dumps(list(notes), ensure_ascii=False)})
+
+
 def merge(measurements: Sequence[Measurement]) -> Measurement:
     """Join Measurements: sweeps, traces, writes... one after the other; a device keeps its name and its source."""
     if not measurements:
@@ -223,6 +229,7 @@ def open_measurement(path: str | Path) -> Measurement:
     if not path.is_file():
         raise ReadError(f"'{path}' does not exist; give the path of a measurement saved by calib")
     try:
+        check_hdf5_size(path)
         with xr.open_datatree(path, engine="h5netcdf", decode_times=False) as opened:
             tree = opened.load()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -271,6 +278,12 @@ def _concatenate(name: str, nodes: Sequence[xr.Dataset]) -> xr.Dataset:
     data: dict[str, Any] = {}
     for key in names:
         model = next(node[key] for node in nodes if key in node.variables)
+        units = {str(node[key].attrs.get("units")) for node in nodes if key in node.variables}
+        if len(units) > 1 and name != "extra":
+            raise ReadError(
+                f"the files give {key} of the node {name} in {' and in '.join(sorted(units))}, which cannot be joined; "
+                "read them one by one"
+            )
         parts = [_part(node, key, model, first, widest) for node in nodes]
         data[key] = (model.dims, np.concatenate(parts), model.attrs)
     coords = {key: data.pop(key) for key in names if any(key in node.coords for node in nodes)}

@@ -62,7 +62,7 @@ NODES: dict[str, NodeSpec] = {
             "offset_stderr": "f",
             "source": "i",
         },
-        PLACE,
+        {**PLACE, "switching_voltage": "f"},
     ),
     "reads": NodeSpec(
         ("trace", "sample"),
@@ -100,7 +100,8 @@ NODES: dict[str, NodeSpec] = {
 _LONG_NAMES = {
     "flag": "quality flags", "device": "device", "cycle": "cycle of the device, from 0 (-1 unknown)",
     "operation": "operation (set, reset, read, form)", "state": "state before any switching event",
-    "direction": "whether the absolute voltage grows (up) or shrinks (down)", "polarity": "polarity of the voltage",
+    "direction": "whether the absolute voltage grows (up) or shrinks (down)",
+    "polarity": "polarity of the voltage, or potentiation or depression",
     "order": "position of the branch in its source trace", "population": "population of devices measured alike",
     "source": "index in the root attribute sources", "row": "row", "column": "column", "die": "die", "wafer": "wafer",
     "level": "programmed level", "target_low": "lower end of the target range",
@@ -194,8 +195,9 @@ def _node_problems(name: str, node: xr.Dataset) -> list[str]:
             problems.append(f"{where}: dtype is {variable.dtype}, expected kind '{kind}'")
     if name == "iv" and not problems:
         problems += _sweep_problems(node)
-    if name == "reads" and not problems and not np.isfinite(node["conductance"].values).any():
-        problems.append("reads/conductance: holds no finite value")
+    value = {"reads": "conductance", "pulses": "conductance", "writes": "achieved"}.get(name)
+    if value is not None and not problems and not np.isfinite(node[value].values).any():
+        problems.append(f"{name}/{value}: holds no finite value")
     return problems
 
 

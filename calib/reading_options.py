@@ -28,21 +28,43 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         help="temperature in kelvin, or with its unit ('85 degC'); replaces what the files state",
     )
     group.add_argument(
+        "--series-resistance",
+        type=float,
+        metavar="OHM",
+        help="resistor in series with the device; turns the second channel of an oscilloscope into current",
+    )
+    group.add_argument(
         "--skip-rows", type=int, default=0, metavar="N", help="lines to ignore at the beginning of text files"
+    )
+    group.add_argument(
+        "--pattern",
+        metavar="REGEX",
+        help="what the names of the files say, as named groups among device, cycle, level, row, column, die, wafer and "
+        r"temperature: 'K9_(?P<device>\d+_\d+)_'",
+    )
+    group.add_argument(
+        "--no-flag",
+        action="append",
+        metavar="NAME",
+        help="flag whose rule is switched off (compliance, spike, below_floor, duplicate, switching, sign_restored, "
+        "saturated, offset); may be repeated",
     )
     group.add_argument("--reader", metavar="NAME", help="reader to use (default: found from the file)")  # fmt: skip
 
 
+_NAMES = (
+    "columns", "units", "sheet", "pairs", "temperature", "series_resistance", "skip_rows", "pattern", "no_flag",
+    "reader",
+)  # fmt: skip
+
+
 def options_from(args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments for `calib.read` from parsed arguments."""
-    return {
-        name: getattr(args, name)
-        for name in ("columns", "units", "sheet", "pairs", "temperature", "skip_rows", "reader")
-    }
+    return {name: getattr(args, name) for name in _NAMES}
 
 
 def _kelvin(text: str) -> float:
-    from calib.reading import kelvin
+    from calib.statements import kelvin
 
     try:
         return kelvin(text)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calib.columns import NAME_MAP, normalised
+from calib.errors import OptionError
 from calib.table_layout import BLANKS
 from calib.units import is_unit, parse_header, to_si
 
@@ -85,6 +86,22 @@ def one_temperature(stated: Sequence[tuple[float, str]]) -> tuple[float, str | N
         return float(values[0]), None
     by_value = {round(kelvin, 2): where for kelvin, where in reversed(stated)}
     return np.nan, " and ".join(f"{where} ({kelvin:g} K)" for kelvin, where in sorted(by_value.items()))
+
+
+def kelvin(given: float | str | None) -> float:
+    """Return a temperature [K] given in kelvin or as text with a unit ('85 degC'); NaN for None.
+
+    Raises
+    ------
+    OptionError
+        When the text is no temperature.
+    """
+    if given is None:
+        return np.nan
+    match = re.fullmatch(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*(\S.*)?", str(given))
+    if match is None:
+        raise OptionError(f"--temperature '{given}': expected kelvin, or a number with a unit such as '85 degC'")
+    return float(to_si(float(match[1]), match[2].strip(), "temperature")) if match[2] else float(match[1])
 
 
 def _key_value(cells: Sequence[str]) -> tuple[str, str]:

@@ -56,7 +56,10 @@ def split_line(line: str, delimiter: str) -> list[Cell]:
     if '"' in line:
         import csv
 
-        return list(next(csv.reader([line], delimiter=delimiter, skipinitialspace=True)))
+        try:
+            return list(next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), []))
+        except csv.Error:  # a quote that never ends
+            return [cell.strip() for cell in line.split(delimiter)]
     return [cell.strip() for cell in line.split(delimiter)]
 
 

@@ -7,6 +7,7 @@ data separated by tabs are detected.
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.errors import ReadError
+from calib.size_limits import check_extent, check_lines, check_workbook, text_bytes
 from calib.table_layout import (
     BLANKS,
     COMMENTS,
@@ -32,6 +34,7 @@ from calib.table_layout import (
 )
 
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
+_MOST_NAMES = 100  # cells of a line that are looked at to recognise a format
 _SAMPLE = 3000  # lines from which the layout is found
 _MAGIC = {
     b"%PDF": "a PDF document",
@@ -85,10 +88,7 @@ def read_text(path: Path, skip: int = 0) -> Table:
     ReadError
         When the file is empty, binary, truncated, or holds no rows of numbers.
     """
-    text = _decode(path, _bytes_of(path))
-    lines = text.splitlines()[skip:] if skip else text.splitlines()
-    if not any(line.strip() for line in lines):
-        raise ReadError(f"'{path.name}' is empty; expected rows of numbers")
+    lines = read_lines(path, skip)
     sample = lines[:_SAMPLE]
     delimiter, decimal = sniff_delimiter(sample)
     grid = [split_line(line, delimiter) for line in sample]
@@ -109,6 +109,41 @@ def read_text(path: Path, skip: int = 0) -> Table:
     return _trimmed(Table("", preamble, names, units, values, texts, layout, notes))
 
 
+def read_lines(path: Path, skip: int = 0) -> list[str]:
+    """Return the lines of a text file (plain or gzipped, UTF-8, UTF-16 or Latin-1) after the first `skip`.
+
+    Raises
+    ------
+    ReadError
+        When the file is empty, binary or truncated.
+    """
+    lines = _decode(path, _bytes_of(path)).splitlines()[skip:]
+    check_lines(path, lines)
+    if not any(line.strip() for line in lines):
+        raise ReadError(f"'{path.name}' is empty; expected rows of numbers")
+    return lines
+
+
+def read_head(path: Path, size: int = 65536) -> list[str]:
+    """Return the complete lines among the first bytes of a text file; none for a file that is not plain text."""
+    with open(path, "rb") as file:
+        data = file.read(size)
+    if kind_of_bytes(data) is not None or data.startswith(b"\x1f\x8b"):
+        return []
+    try:
+        lines = _decode(path, data).splitlines()
+    except ReadError:
+        return []
+    return lines[:-1] if len(data) == size and len(lines) > 1 else lines
+
+
+def names_in_head(path: Path) -> list[list[str]]:
+    """Return the cells of those of the first lines of a text file that hold words only, as they may be names."""
+    lines = [re.split(r"[,;|\t]", line.lstrip("#%!/ ")) for line in read_head(path)[:300]]
+    rows = [[cell.strip().strip('"') for cell in row[:_MOST_NAMES]] for row in lines]
+    return [row for row in rows if len(row) > 1 and all(re.search("[A-Za-z]", cell) or not cell for cell in row)]
+
+
 def read_workbook(path: Path, sheets: Sequence[str] | None = None) -> tuple[list[Table], list[str]]:
     """Read every sheet of a workbook that holds rows of numbers.
 
@@ -116,21 +151,9 @@ def read_workbook(path: Path, sheets: Sequence[str] | None = None) -> tuple[list
     -------
     The tables, and the names of the sheets that hold none.
     """
-    import python_calamine
-
-    try:
-        book = python_calamine.CalamineWorkbook.from_path(str(path))
-        known = list(book.sheet_names)
-        _check_sheets(path, sheets, known)
-        grids = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in sheets or known}
-    except (python_calamine.CalamineError, OSError, ValueError, zlib.error) as error:
-        raise ReadError(
-            f"'{path.name}' cannot be read as a workbook ({error}); it may be truncated or no workbook; copy it again, "
-            "or save the sheet as .csv"
-        ) from error
     tables, empty = [], []
-    for name, cells in grids.items():
-        table = _from_cells(name, [[_workbook_cell(cell) for cell in row] for row in cells])
+    for name, cells in read_cells(path, sheets).items():
+        table = table_of(name, cells)
         if table is None:
             empty.append(name)
         else:
@@ -138,6 +161,47 @@ def read_workbook(path: Path, sheets: Sequence[str] | None = None) -> tuple[list
     if not tables:
         raise ReadError(f"'{path.name}' holds no rows of numbers in its sheets {', '.join(empty)}")
     return tables, empty
+
+
+def read_cells(path: Path, sheets: Sequence[str] | None = None) -> dict[str, list[list[Cell]]]:
+    """Return the cells of the sheets of a workbook (all, or those given), by name.
+
+    Raises
+    ------
+    ReadError
+        When it is no workbook, is damaged, or lacks one of the sheets.
+    """
+    import python_calamine
+
+    check_workbook(path)
+    try:
+        book = python_calamine.CalamineWorkbook.from_path(str(path))
+        known = list(book.sheet_names)
+        _check_sheets(path, sheets, known)
+        grids: dict[str, list[list[Any]]] = {}
+        for name in sheets or known:
+            sheet = book.get_sheet_by_name(name)
+            check_extent(path, name, sheet.total_height, sheet.total_width)
+            grids[name] = sheet.to_python(skip_empty_area=False)
+    except (python_calamine.CalamineError, OSError, ValueError, zlib.error) as error:
+        raise ReadError(
+            f"'{path.name}' cannot be read as a workbook ({error}); it may be truncated or no workbook; copy it again, "
+            "or save the sheet as .csv"
+        ) from error
+    return {name: [[_workbook_cell(cell) for cell in row] for row in cells] for name, cells in grids.items()}
+
+
+def table_of(name: str, rows: list[list[Cell]]) -> Table | None:
+    """Return the table that a sheet's cells hold, None when they hold no rows of numbers."""
+    comments = [bool(row) and isinstance(row[0], str) and row[0].lstrip().startswith("#") for row in rows]
+    region = locate(rows, comments, ".")
+    if region is None:
+        return None
+    preamble, names, units = header_rows(rows[: region.first], comments, region.width)
+    body = [row for row in rows[region.first :] if any(cell_kinds(row, ".", False))]
+    values, texts, notes = _from_rows(body, ".", max(region.width, len(names)))
+    layout = f"sheet '{name}', {_heading(names, units, preamble)}"
+    return _trimmed(Table(name, preamble, names, units, values, texts, layout, notes))
 
 
 def looks_numeric(data: bytes) -> bool:
@@ -170,9 +234,7 @@ def kind_of_bytes(data: bytes) -> str | None:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
+        data = text_bytes(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ReadError(f"'{path.name}' is a truncated or damaged gzip file ({error}); copy it again") from error
     except OSError as error:
@@ -275,18 +337,6 @@ def _sorted_out(
         )
     kept = {c: text for c, text in texts.items() if words[c].sum() > np.isfinite(values[:, c]).sum()}
     return values, kept, tuple(notes)
-
-
-def _from_cells(name: str, rows: list[list[Cell]]) -> Table | None:
-    comments = [bool(row) and isinstance(row[0], str) and row[0].lstrip().startswith("#") for row in rows]
-    region = locate(rows, comments, ".")
-    if region is None:
-        return None
-    preamble, names, units = header_rows(rows[: region.first], comments, region.width)
-    body = [row for row in rows[region.first :] if any(cell_kinds(row, ".", False))]
-    values, texts, notes = _from_rows(body, ".", max(region.width, len(names)))
-    layout = f"sheet '{name}', {_heading(names, units, preamble)}"
-    return _trimmed(Table(name, preamble, names, units, values, texts, layout, notes))
 
 
 def _trimmed(table: Table) -> Table:

@@ -30,6 +30,7 @@ QUANTITIES: dict[str, Quantity] = {
     "compliance": Quantity("A", "compliance current"),
     "series_resistance": Quantity("ohm", "series resistance"),
     "gate_voltage": Quantity("V", "gate voltage"),
+    "switching_voltage": Quantity("V", "voltage at which a switching event is first seen"),
     "noise_floor": Quantity("A", "noise floor of the instrument"),
     "offset": Quantity("A", "current offset"),
     "offset_stderr": Quantity("A", "standard error of the current offset"),
@@ -47,6 +48,8 @@ _SPELLINGS = {
     "Volt": "V", "amps": "A", "Amps": "A", "Amp": "A", "amp": "A", "AMP": "A", "sec": "s", "secs": "s",
     "C": "degC", "°C": "degC", "oC": "degC", "deg C": "degC", "1": "dimensionless", "": "dimensionless",
 }  # fmt: skip
+_LONGEST = 60  # characters of a unit
+_TOWER = re.compile(r"(?:\*\*|\^)[^*^]*(?:\*\*|\^)\s*[-+(]*\d|\d{4}")  # powers of powers take for ever to evaluate
 _HEADER = re.compile(r"^\s*(?P<name>.*?)\s*(?:[(\[{]\s*(?P<unit>[^)\]}]*?)\s*[)\]}])?\s*$")
 
 
@@ -64,13 +67,25 @@ def normalise(unit: str) -> str:
     return _SPELLINGS.get(unit, unit.replace("Ω", "ohm").replace("Ω", "ohm").replace("²", "**2"))
 
 
+@functools.lru_cache(4096)
 def is_unit(text: str) -> bool:
     """Say whether `text` is the name of a unit."""
     import pint
 
+    if len(text) > _LONGEST or _TOWER.search(text):
+        return False
     try:
         _registry().parse_units(normalise(text))
-    except (pint.errors.PintError, ValueError, TypeError, AttributeError, AssertionError, SyntaxError, KeyError):
+    except (
+        pint.errors.PintError,
+        ArithmeticError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        SyntaxError,
+        KeyError,
+    ):
         return False
     except Exception as error:  # pint lets tokenizer errors through, whose class depends on the Python version
         if type(error).__module__.startswith(("tokenize", "pint")):
@@ -79,6 +94,7 @@ def is_unit(text: str) -> bool:
     return True
 
 
+@functools.lru_cache(4096)
 def factor(unit: str, quantity: str) -> float:
     """Return what a value in `unit` is multiplied with to be in the SI unit of `quantity`.
 

@@ -113,7 +113,8 @@ def _coverage(
     distance = np.abs(curves.voltage[:, :, None] - voltages)
     nearest = np.argmin(np.where(np.isfinite(distance), distance, np.inf), axis=1)
     rows = np.arange(len(curves))[:, None]
-    usable = np.take_along_axis(np.nan_to_num(distance, nan=np.inf), nearest[:, None, :], axis=1)[:, 0] < SAME_VOLTAGE * voltages
+    gap = np.take_along_axis(np.nan_to_num(distance, nan=np.inf), nearest[:, None, :], axis=1)[:, 0]
+    usable = gap < SAME_VOLTAGE * voltages
     measured = np.where(usable, curves.current[rows, nearest], np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         measured = np.log(np.where(measured > 0, measured, np.where(usable, 1e-300, np.nan)))

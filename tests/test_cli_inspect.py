@@ -80,3 +80,57 @@ def test_wrong_usage_is_status_2(sweeps) -> None:
         with pytest.raises(SystemExit) as caught:
             main(["inspect", str(sweeps), *arguments])
         assert caught.value.code == 2
+
+
+def test_a_folder_is_one_row_per_file(sweeps, capsys) -> None:
+    folder = sweeps.parent
+    (folder / "drift.csv").write_text("t (s),r (kOhm)\n0,50\n10,51\n")
+    (folder / "readme.txt").write_text("nothing but words\n")
+    assert main(["inspect", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "2 files" in out
+    assert "iv: 2 devices, 2 cycles, 8 branches, 162 points" in out
+    assert "reads: 1 device, 1 trace, 2 samples" in out
+    assert "left out in the folder" in out
+    assert "set hrs positive up" not in out
+
+
+PLOTTED = {
+    "reads.csv": "t (s),r (kOhm)\n0,50\n10,51\n20,5100\n",
+    "map.csv": "row,col,resistance (kohm)\n" + "".join(f"{k // 4},{k % 4},{k + 1}\n" for k in range(16)),
+    "states.csv": "device,R_LRS (ohm),R_HRS (ohm)\n" + "".join(f"{k},{k + 1},{50 * k + 99}\n" for k in range(16)),
+    "log.csv": "address,target r min (kohm),target r max (kohm),final r (kohm),success\n"
+    + "".join(f"{k},{k % 2},{k % 2 + 1},{k % 2 + 0.5},1\n" for k in range(16)),
+    "many.csv": "address,target r min (kohm),target r max (kohm),final r (kohm),success\n"
+    + "".join(f"{k},{k + 1},{k + 2},{k + 1.5},1\n" for k in range(16)),
+    "train.txt": "(A),t=1e-6,G, 1e-6, 2e-6, 3e-6\n(A),t=1e-6,G, 3e-6, 2e-6\n",
+    "levels.csv": "Voltage,Current1,Current2\n-0.5,1e-4,1e-6\n-0.5,1.1e-4,1e-6\n",
+}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+@pytest.mark.parametrize("name", ["sweeps.csv", *PLOTTED])
+def test_plots(sweeps, name, suffix, capsys) -> None:
+    if name in PLOTTED:
+        (sweeps.parent / name).write_text(PLOTTED[name])
+    picture = sweeps.parent / f"picture{suffix}"
+    assert main(["inspect", str(sweeps.parent / name), "--plot", str(picture)]) == 0
+    content = picture.read_bytes()
+    assert content.startswith(b"\x89PNG" if suffix == ".png" else b"<svg")
+    if suffix == ".svg":
+        assert b"(S)" in content or b"(A)" in content
+    assert "picture" in capsys.readouterr().err
+
+
+def test_a_plot_needs_a_suffix_that_can_be_written(sweeps, capsys) -> None:
+    assert main(["inspect", str(sweeps), "--plot", "x.pdf"]) == 1
+    assert "expected the name of a .png or .svg file" in capsys.readouterr().err
+
+
+def test_one_picture_of_several_kinds(sweeps) -> None:
+    (sweeps.parent / "log.csv").write_text(PLOTTED["log.csv"])
+    picture = sweeps.parent / "all.svg"
+    assert main(["inspect", str(sweeps.parent), "--plot", str(picture)]) == 0
+    text = picture.read_text()
+    for label in ("|I| (A)", "V (V)", "achieved conductance (S)", "HRS", "target ranges, shaded"):
+        assert label in text

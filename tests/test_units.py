@@ -95,3 +95,13 @@ def test_parse_header_accepts_any_text(text: str) -> None:
     name, unit = units.parse_header(text)
     assert isinstance(name, str)
     assert unit is None or units.is_unit(unit)
+
+
+@pytest.mark.parametrize("text", ["9**9**9", "V**9**9**9", "1/0", "(2^9)^9^9", "m" * 1000, "V^99999"])
+def test_text_that_would_take_for_ever_to_evaluate_is_no_unit(text) -> None:
+    assert not units.is_unit(text)
+
+
+@pytest.mark.parametrize("text", ["V", "uA", "kg*m**2*s**-2", "m^-2", "S/m", "A/V", "oC"])
+def test_usual_units_stay_units(text) -> None:
+    assert units.is_unit(text)

@@ -2,17 +2,18 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.columns import TEXT_ROLES, Column, convert
-from calib.measurement import Measurement, Trace, build, merge, notes_of, reads_node
+from calib.columns import TEXT_ROLES, Column, convert, normalised
+from calib.measurement import Measurement, Trace, build, extra_node, merge, notes_of, reads_node
 from calib.statements import Statements, one_temperature
 from calib.tables import Table
+from calib.units import parse_header
 
 VALUES = ("conductance", "resistance", "conductance_lrs", "conductance_hrs", "resistance_lrs", "resistance_hrs")
 _KEYS = ("device", "row", "column", "die", "wafer", "cycle", "state", "level", "gate_voltage", "series_resistance")
@@ -27,6 +28,7 @@ _STATES = {
     "hrs": "hrs",
     "reset": "hrs",
 }
+_TARGET = re.compile(r"(?:target )?(r|res|resistance|g|conductance) ?(?:target )?(min|max|low|high|lo|hi)")
 _CONSTANT = 0.25  # a voltage whose spread is under this part of its median is a read voltage, not a sweep
 
 
@@ -48,7 +50,7 @@ class Rows:
     starts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, name: str, table: Table, columns: Sequence[Column], device: str, cycle: int) -> "Rows":
+    def of(cls, name: str, table: Table, columns: Sequence[Column], device: str | NDArray[Any], cycle: int) -> "Rows":
         """Group the rows of a table by their label columns."""
         size = len(table.values)
         labels: dict[str, NDArray[Any]] = {}
@@ -109,6 +111,9 @@ class Rows:
         labels |= {"population": population, "temperature": self._temperature(temperature, stated)}
         if "target" in self.labels:
             labels["target"] = self._medians("target")
+        elif (target := self._target()) is not None:
+            labels["target"] = target
+            notes.append(f"'{self.name}': the target is the middle, in siemens, of the two ends that its columns state")
         trees = []
         for state, conductance in found.items():
             variables = {"conductance": self._stacked(conductance)}
@@ -127,9 +132,28 @@ class Rows:
         result[np.arange(result.shape[1]) < lengths[:, None]] = values[self.order]
         return result
 
-    def _medians(self, key: str) -> NDArray[np.float64]:
-        parts = np.split(self.labels[key][self.order], self.starts[1:])
+    def _medians(self, key: str, values: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        parts = np.split((self.labels[key] if values is None else values)[self.order], self.starts[1:])
         return np.array([np.nanmedian(part) if np.isfinite(part).any() else np.nan for part in parts])
+
+    def _target(self) -> NDArray[np.float64] | None:
+        """Return the middle [S] of the target range of each group, from columns such as 'res min' and 'res_max'."""
+        found: dict[tuple[str, str], Column] = {}
+        for column in self.columns:
+            match = _TARGET.fullmatch(normalised(parse_header(column.header)[0])) if column.role is None else None
+            if match:
+                quantity = "resistance" if match[1].startswith("r") else "conductance"
+                found[quantity, "low" if match[2].startswith(("mi", "lo")) else "high"] = column
+        for quantity in ("conductance", "resistance"):
+            if {(quantity, "low"), (quantity, "high")} <= set(found):
+                ends = [
+                    convert(self.name, self.table.values[:, found[quantity, end].index], found[quantity, end], quantity)
+                    for end in ("low", "high")
+                ]
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    middle = np.mean(ends if quantity == "conductance" else [1.0 / end for end in ends], axis=0)
+                return self._medians("", np.where(np.isfinite(middle), middle, np.nan))
+        return None
 
     def _temperature(self, given: float, stated: Statements) -> Any:
         if np.isfinite(given):
@@ -170,6 +194,33 @@ def level_reads(
         variables["time"] = np.array([np.zeros(len(v)) * np.nan if t is None else t for v, _, t in series])[:, keep]
     labels = {"device": names, "level": ""} if as_devices else {"device": device, "level": names}
     return build({"reads": reads_node(variables, {**labels, "population": population})}, [])
+
+
+def used_values(roles: Collection[str | None]) -> list[str]:
+    """Return which columns of conductance or resistance become the conductance of reads: per state, the conductance."""
+    wanted = (("conductance" + state, "resistance" + state) for state in ("", "_lrs", "_hrs"))
+    return [next(role for role in pair if role in roles) for pair in wanted if set(pair) & set(roles)]
+
+
+def level_names(columns: Sequence[Column]) -> list[str]:
+    """Return the names of levels from columns of current: their numbers where each has one ('Current3' is 3)."""
+    names = [column.header or str(column.index) for column in columns]
+    numbers = [match[1] if (match := re.fullmatch(r"[^\d]*?(\d+)(?:\s*[(\[].*)?", name)) else "" for name in names]
+    return numbers if all(numbers) and len(set(numbers)) == len(numbers) else names
+
+
+def kept_columns(where: str, table: Table, columns: Sequence[Column]) -> list[Measurement]:
+    """Return a node extra with those of the columns that hold anything; an empty list when none does."""
+    kept: dict[str, tuple[NDArray[Any], str, str]] = {}
+    for column in columns:
+        name = re.sub(r"\W+", "_", parse_header(column.header)[0]).strip("_") or f"column_{column.index}"
+        values = table.texts.get(column.index, table.values[:, column.index])
+        if values.dtype.kind == "f" and not np.isfinite(values).any():
+            continue
+        while name in kept or name in ("table", "index"):
+            name += "_"
+        kept[name] = (values, column.unit or "1", column.header or f"column {column.index}")
+    return [build({"extra": extra_node(kept, where)}, [])] if kept else []
 
 
 def sentences(node: Any, questions: Iterable[str], notes: Iterable[str]) -> dict[str, str]:
@@ -225,10 +276,10 @@ def _item(values: Mapping[str, NDArray[np.float64]], key: str, index: int) -> fl
     return float(values[key][index]) if key in values else np.nan
 
 
-def _place_names(labels: Mapping[str, NDArray[Any]], device: str, size: int) -> NDArray[Any]:
+def _place_names(labels: Mapping[str, NDArray[Any]], device: str | NDArray[Any], size: int) -> NDArray[Any]:
     keys = [key for key in ("wafer", "die", "row", "column") if key in labels]
     if not {"row", "column"} & set(keys):
-        return np.full(size, device)
+        return np.broadcast_to(np.asarray(device), (size,))
     names = labels[keys[0]].astype(str)
     for key in keys[1:]:
         names = np.char.add(np.char.add(names, "-"), labels[key].astype(str))

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from calib.errors import OptionError
+from calib.file_names import compiled
 from calib.measurement import Measurement, Trace
 
 __all__ = ["ReadOptions", "Reader", "Sniff", "Trace"]
@@ -27,8 +28,10 @@ class ReadOptions:
     sheets : sheets of a workbook to read; all when None.
     pairs : what repeated (V, I) column pairs and like sheets are, 'device' or 'cycle'; found when None.
     temperature : [K], replaces what the files state.
+    series_resistance : [ohm] of the resistor in series with the device; turns an oscilloscope's volts into current.
     skip_rows : lines at the beginning of text files that are ignored.
     reader : name of the reader to use whatever the files look like.
+    pattern : regular expression for the files' names; its named groups are labels (see `calib.file_names`).
     """
 
     columns: Mapping[str, int | str] = field(default_factory=dict)
@@ -36,8 +39,10 @@ class ReadOptions:
     sheets: tuple[str, ...] | None = None
     pairs: str | None = None
     temperature: float = np.nan
+    series_resistance: float = np.nan
     skip_rows: int = 0
     reader: str | None = None
+    pattern: str | None = None
 
     def __post_init__(self) -> None:
         if self.pairs is not None and self.pairs not in PAIRS:
@@ -46,6 +51,10 @@ class ReadOptions:
             raise OptionError(f"--skip-rows is {self.skip_rows}; expected 0 or more")
         if self.temperature <= 0:
             raise OptionError(f"--temperature is {self.temperature:g} K; expected more than 0 K")
+        if self.series_resistance <= 0 or np.isinf(self.series_resistance):
+            raise OptionError(f"--series-resistance is {self.series_resistance:g} ohm; expected more than 0 ohm")
+        if self.pattern is not None:
+            compiled(self.pattern)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from calib.columns import NAME_MAP, Column, assign, convert, guess, is_transistor, pair_label
 from calib.errors import ReadError
-from calib.files import sha256_of
-from calib.measurement import Measurement, Trace, build, extra_node, iv_node, merge
+from calib.files import sha256_of, stem_of
+from calib.measurement import Measurement, Trace, build, iv_node, merge
 from calib.readers import _table_reads as flat
 from calib.readers.base import Reader, ReadOptions, Sniff
 from calib.statements import Statements, collect, in_name, one_temperature
 from calib.tables import SPREADSHEETS, Table, kind_of_bytes, looks_numeric, read_text, read_workbook
-from calib.units import QUANTITIES, parse_header
+from calib.units import QUANTITIES
 
 _CYCLE_SHEET = re.compile(r"(?:cycle|cyc|loop)[ _-]*\d+", re.IGNORECASE)
 _HEAD = 65536  # bytes of a text file that are looked at to recognise it
@@ -100,7 +100,7 @@ def _interpret(path: Path, tables: Sequence[Table], options: ReadOptions, found:
         _read_wide(path, table, columns, table.name if len(usable) > 1 else "", options, found)
     cycles = _sheets_are_cycles([table for table, _ in single], options, found, path)
     for position, (table, columns) in enumerate(single):
-        label = table.name if len(single) > 1 and not cycles else path.name.split(".")[0]
+        label = table.name if len(single) > 1 and not cycles else stem_of(path)
         population = "sheets" if wide else ""
         _read_single(path, table, columns, label, position if cycles else -1, population, options, found)
     for table, columns in usable:
@@ -147,15 +147,15 @@ def _read_wide(
         for pair in pairs
     ]
     if _count(columns, "voltage") == 1 and flat.is_constant(series[0][0]):
-        levels = [pair[1].header or str(pair[1].index) for pair in pairs]
+        levels = flat.level_names([pair[1] for pair in pairs])
         found.questions.append(
             f"'{path.name}'{_of_sheet(table)}: {len(pairs)} current columns at one voltage are taken for levels of one "
             "device; if they are devices, give --pairs device"
         )
         as_device = options.pairs == "device"
-        found.reads.append(flat.level_reads(series, levels, path.name.split(".")[0], population, as_device))
+        found.reads.append(flat.level_reads(series, levels, stem_of(path), population, as_device))
         return
-    stem = population or path.name.split(".")[0]
+    stem = population or stem_of(path)
     devices, cycles = _who(path, table, stated, stem, options, found)
     for (voltage, current, time), device, cycle, statement in zip(series, devices, cycles, stated, strict=True):
         trace = Trace(voltage, current, device, time, cycle, population)
@@ -220,7 +220,17 @@ def _read_single(
                 found.traces.append(_with_statements(path, table, trace, stated, options, found))
             _current_question(path, current, by_role["current"], options, found)
             return
-    rows = flat.Rows.of(path.name, table, columns, device, cycle)
+    names: str | NDArray[np.str_] = device
+    unlabelled = not any(c.role in ("device", "row", "column", "time", "cycle", "level") for c in columns)
+    if unlabelled and options.pairs == "device":
+        digits = max(3, len(str(len(table.values))))
+        names = np.array([f"{device}-{k + 1:0{digits}d}" for k in range(len(table.values))])
+    elif unlabelled and options.pairs is None and len(table.values) > 1:
+        found.questions.append(
+            f"'{path.name}'{_of_sheet(table)}: nothing says what its {len(table.values)} rows are; they are taken for "
+            "successive reads of one device; if each row is a device, give --pairs device"
+        )
+    rows = flat.Rows.of(path.name, table, columns, names, cycle)
     tree, notes = rows.reads(population, options.temperature, stated)
     found.reads.append(tree)
     found.notes += notes
@@ -287,19 +297,13 @@ def _keep_rest(path: Path, table: Table, columns: list[Column], found: _Found) -
     """Put the columns that no node holds into the node extra."""
     roles = {c.role for c in columns}
     is_sweep = {"voltage", "current"} <= roles
-    columns = [c for c in columns if c.role in (None, "transistor") or (is_sweep and c.role in flat.VALUES)]
-    kept = {}
-    for column in columns:
-        name = re.sub(r"\W+", "_", parse_header(column.header)[0]).strip("_") or f"column_{column.index}"
-        values = table.texts.get(column.index, table.values[:, column.index])
-        if values.dtype.kind == "f" and not np.isfinite(values).any():
-            continue
-        while name in kept or name in ("table", "index"):
-            name += "_"
-        kept[name] = (values, column.unit or "1", column.header or f"column {column.index}")
-    if kept:
-        found.extras.append(build({"extra": extra_node(kept, path.name + _of_sheet(table))}, []))
-        listed = ", ".join(list(kept)[:8]) + (", ..." if len(kept) > 8 else "")
+    unused = set(flat.VALUES) - (set() if is_sweep else set(flat.used_values(roles)))
+    columns = [c for c in columns if c.role in (None, "transistor") or c.role in unused]
+    trees = flat.kept_columns(path.name + _of_sheet(table), table, columns)
+    found.extras += trees
+    for tree in trees:
+        kept = [str(name) for name in tree["extra"].data_vars]
+        listed = ", ".join(kept[:8]) + (", ..." if len(kept) > 8 else "")
         found.notes.append(
             f"'{path.name}'{_of_sheet(table)}: {len(kept)} further columns are kept in the node extra: {listed}"
         )

@@ -12,9 +12,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from calib.measurement import FLAGS, Measurement, iv_dataset, notes_of
-from calib.sweeps import events, levels
+from calib.sweeps import events, levels, sentences
 from calib.sweeps.branches import Branches, cut, cut_all
-from calib.sweeps.labels import Labels, label, loops
+from calib.sweeps.labels import label, loops
 from calib.sweeps.rules import SweepRules
 
 __all__ = ["SweepRules", "cut", "cut_all", "split"]
@@ -52,6 +52,7 @@ def _split_node(node: xr.Dataset, rules: SweepRules) -> xr.Dataset:
     size = len(branches.trace)
     labels |= {name: np.full(size, "", dtype="<U8") for name in ("operation", "state")}
     labels |= {"noise_floor": np.full(size, np.nan), "offset": np.zeros(size), "offset_stderr": np.full(size, np.nan)}
+    labels["switching_voltage"] = np.full(size, np.nan)
     labels |= {"cycle": _cycle_numbers(node, branches), "order": branches.order}
     labels["direction"] = np.where(branches.direction > 0, "up", "down")
     labels["polarity"] = np.where(branches.polarity > 0, "positive", "negative")
@@ -59,7 +60,8 @@ def _split_node(node: xr.Dataset, rules: SweepRules) -> xr.Dataset:
     for source in np.unique(labels["source"]):
         for population in np.unique(labels["population"][labels["source"] == source]):
             rows = np.flatnonzero((labels["source"] == source) & (labels["population"] == population))
-            _restore_sign(arrays, rows, str(population), notes, rules)
+            if rules.uses("sign_restored"):
+                _restore_sign(arrays, rows, str(population), notes, rules)
     for population in np.unique(labels["population"]):
         rows = np.flatnonzero(labels["population"] == population)
         _one_population(arrays, labels, branches, rows, str(population), notes, rules)
@@ -86,12 +88,14 @@ def _one_population(
     who = f"population '{population}': " if population else ""
     restored = bool((flags & FLAGS["sign_restored"]).any())
     offset = levels.Offset(np.zeros(len(rows)), np.full(len(rows), np.nan))
-    if not restored:  # an absolute value hides the sign of an offset
+    if not restored and rules.uses("offset"):  # an absolute value hides the sign of an offset
         offset = levels.find_offset(voltage, current, rules)
     corrected = current - offset.value[:, None]
     polarity, direction = branches.polarity[rows], branches.direction[rows]
     partners = loops(branches.trace[rows], branches.cycle[rows], polarity, direction)
-    level, on_top = _compliance(voltage, corrected, labels["compliance"][rows], polarity, rules)
+    level, on_top = labels["compliance"][rows], np.zeros(voltage.shape, dtype=bool)
+    if rules.uses("compliance"):
+        level, on_top = _compliance(voltage, corrected, level, polarity, rules)
     devices = labels["device"][rows]
     floor = levels.noise_floor(voltage, corrected, rules)
     found = label(voltage, corrected, on_top, devices, polarity, direction, partners, floor, rules)
@@ -100,27 +104,52 @@ def _one_population(
         floor = levels.noise_floor(voltage[quiet], corrected[quiet], rules)
         found = label(voltage, corrected, on_top, devices, polarity, direction, partners, floor, rules)
     opens = (found.opened != 0) & (direction > 0)
-    switched = events.switching(voltage, corrected, floor, found.operation, opens, rules)
-    spiked = events.spikes(voltage, corrected, floor, rules) & ~switched & ~on_top
+    switched, spiked = _events(voltage, corrected, floor, found.operation, opens, on_top, rules)
+    clipped = events.clipped(voltage, current, rules) & ~on_top
     reads_only = not (found.operation != "read").any() and not np.isfinite(labels["compliance"][rows]).any()
     with np.errstate(invalid="ignore"):
         below = np.abs(corrected) < floor
     for name, mask in {
-        "saturated" if reads_only else "compliance": on_top,
+        "compliance": on_top & (not reads_only),
+        "saturated": clipped | (on_top & reads_only),
         "switching": switched,
         "spike": spiked,
         "below_floor": below,
         "duplicate": events.duplicates(voltage, current),
         "offset": np.broadcast_to((offset.value != 0)[:, None], current.shape),
     }.items():
+        mask = mask & rules.uses(name)
         flags = np.where(mask & np.isfinite(current), flags | np.int32(FLAGS[name]), flags)
     arrays["flag"][rows] = flags
     labels["operation"][rows], labels["state"][rows] = found.operation, found.state
     labels["noise_floor"][rows] = floor
     labels["offset"][rows], labels["offset_stderr"][rows] = offset.value, offset.stderr
+    labels["switching_voltage"][rows] = events.first_voltages(voltage, switched)
     if not reads_only:
         labels["compliance"][rows] = level
-    notes += [who + text for text in _sentences(flags, found, floor, offset, level, polarity, reads_only)]
+    said = sentences.levels_and_loops(found, floor, offset, level, polarity, reads_only)
+    said += sentences.hysteresis(found, polarity, direction, partners)
+    said += sentences.events(found.operation, labels["switching_voltage"][rows])
+    said += sentences.flagged(flags, rules)
+    notes += [who + text for text in said]
+
+
+def _events(
+    voltage: NDArray[np.float64],
+    current: NDArray[np.float64],
+    floor: float,
+    operation: NDArray[np.str_],
+    opens: NDArray[np.bool_],
+    on_top: NDArray[np.bool_],
+    rules: SweepRules,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the points from switching events on and the spikes; an event is looked for as if no spike were there."""
+    spiked = events.spikes(voltage, current, floor, rules) & ~on_top
+    if not rules.uses("switching"):
+        return np.zeros(voltage.shape, dtype=bool), spiked
+    repaired = events.without(spiked, current)
+    switched = events.switching(voltage, repaired, floor, operation, opens, rules)
+    return switched, spiked & ~switched
 
 
 def _restore_sign(
@@ -176,45 +205,3 @@ def _cycle_numbers(node: xr.Dataset, branches: Branches) -> NDArray[np.int64]:
         offset[trace] = reached.get(key, 0)
         reached[key] = offset[trace] + (int(last[trace]) + 1 if count[trace] else 0)
     return np.where(stated >= 0, stated, offset[branches.trace] + branches.cycle)
-
-
-def _sentences(
-    flags: NDArray[np.int32],
-    found: Labels,
-    floor: float,
-    offset: levels.Offset,
-    level: NDArray[np.float64],
-    polarity: NDArray[np.int64],
-    reads_only: bool,
-) -> list[str]:
-    """Return the notes about one population."""
-    result = []
-    if found.n_open:
-        sign = {1: "positive voltage sets", -1: "negative voltage sets", 0: "no polarity alone sets"}[
-            found.set_polarity
-        ]
-        result.append(f"{found.n_open} of {found.n_loops} loops are open; {sign}")
-        if found.n_against:
-            result.append(
-                f"{found.n_against} loops open the other way; their states are those of the nearest conductance"
-            )
-    elif found.n_loops:
-        result.append(f"none of {found.n_loops} loops is open: reads only")
-    for sign, name in ((1, "positive"), (-1, "negative")):
-        known = level[(polarity == sign) & np.isfinite(level)]
-        if len(known):
-            kind = "range of the instrument" if reads_only else "compliance"
-            result.append(f"{kind} at {name} voltage: {np.median(known):.4g} A")
-    if offset.value.any():
-        stderr = float(np.nanmedian(offset.stderr))
-        kind = " (one for each sweep, their median)" if offset.per_sweep else ""
-        result.append(
-            f"a constant current of {np.median(offset.value):.4g} A is added, standard error {stderr:.2g} A{kind}"
-        )
-    if np.isfinite(floor):
-        result.append(f"noise floor {floor:.3g} A")
-    counts = {name: int(((flags & bit) != 0).sum()) for name, bit in FLAGS.items()}
-    flagged = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    if flagged:
-        result.append(f"flagged points: {flagged}")
-    return result

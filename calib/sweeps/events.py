@@ -33,6 +33,30 @@ def switching(
     return result
 
 
+def first_voltages(voltage: Array, switched: NDArray[np.bool_]) -> Array:
+    """Return the voltage [V] at which each branch's switching event is first seen, NaN where there is none."""
+    found = switched.any(axis=1)
+    first = switched.argmax(axis=1)
+    return np.where(found, voltage[np.arange(len(voltage)), first], np.nan)
+
+
+def clipped(voltage: Array, current: Array, rules: SweepRules) -> NDArray[np.bool_]:
+    """Flag runs of points whose |I| is exactly the largest of their branch, (branch, point); see `clip_points`."""
+    result = np.zeros(voltage.shape, dtype=bool)
+    size = np.abs(current)
+    with np.errstate(invalid="ignore"):
+        largest = np.nanmax(np.where(np.isfinite(size), size, 0.0), axis=1, initial=0.0)
+        top = (size == largest[:, None]) & (largest > 0)[:, None]
+    for k in np.flatnonzero(top.sum(axis=1) >= rules.clip_points):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], top[k].astype(np.int8), [0]])))
+        reach = float(np.nanmax(np.abs(voltage[k])))
+        for start, stop in zip(edges[::2], edges[1::2], strict=True):
+            wide = abs(voltage[k, stop - 1] - voltage[k, start]) >= rules.plateau_extent * reach
+            if stop - start >= rules.clip_points and wide:
+                result[k, start:stop] = True
+    return result
+
+
 def spikes(voltage: Array, current: Array, floor: float, rules: SweepRules) -> NDArray[np.bool_]:
     """Flag isolated points that depart from the line between their neighbours, (branch, point)."""
     result = np.zeros(voltage.shape, dtype=bool)
@@ -51,6 +75,14 @@ def spikes(voltage: Array, current: Array, floor: float, rules: SweepRules) -> N
     departure = np.where(found, departure, 0.0)
     padded = np.pad(departure, ((0, 0), (1, 1)))
     result[:, 1:-1] = found & (departure >= padded[:, :-2]) & (departure > padded[:, 2:])
+    return result
+
+
+def without(spiked: NDArray[np.bool_], current: Array) -> Array:
+    """Return the current [A] with spikes replaced by the mean of their neighbours, (branch, point)."""
+    result = current.copy()
+    rows, points = np.nonzero(spiked)
+    result[rows, points] = (current[rows, points - 1] + current[rows, points + 1]) / 2
     return result
 
 

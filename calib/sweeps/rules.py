@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calib.errors import OptionError
+from calib.measurement_contract import FLAGS
+
 
 @dataclass(frozen=True)
 class SweepRules:
@@ -55,6 +58,10 @@ class SweepRules:
     floor_quantile : quantile over the sweeps of |I| at 0 V that stands for noise (of the sweeps in the high-resistance
         state where there are any: in a conducting state conductance times the source's voltage error is added).
     floor_sigma : the noise floor in standard deviations.
+    clip_points : |I| that repeats the largest value of its branch exactly at so many neighbouring points or more, over
+        `plateau_extent` of the largest |V|, is clipped at the end of a range (a current in compliance fluctuates).
+    no_flags : flags whose rules are switched off; without sign_restored and offset the current is taken as recorded,
+        without compliance no plateau is looked for, without switching no event.
     """
 
     turn_noise: float = 6.0
@@ -96,6 +103,17 @@ class SweepRules:
     offset_per_sweep: float = 4.0
     floor_quantile: float = 0.5
     floor_sigma: float = 2.0
+    clip_points: int = 3
+    no_flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.no_flags if name not in FLAGS]
+        if unknown:
+            raise OptionError(f"--no-flag {unknown[0]}: there is no such flag; known are {', '.join(FLAGS)}")
+
+    def uses(self, flag: str) -> bool:
+        """Say whether the rule of a flag is in use."""
+        return flag not in self.no_flags
 
     @property
     def open_log(self) -> float:

@@ -201,7 +201,7 @@ def test_one_voltage_for_several_currents(tmp_path) -> None:
     assert read(path)["iv"]["current"].values == pytest.approx(np.array([CURRENT, 2 * CURRENT]))
     path.write_text("Voltage,Current1,Current2\n-0.5,1e-4,1e-6\n-0.5,1.1e-4,\n")
     node = read(path)["reads"]
-    assert node["level"].values.tolist() == ["Current1", "Current2"]
+    assert node["level"].values.tolist() == ["1", "2"]
     assert node["conductance"].values[0] == pytest.approx([2e-4, 2.2e-4])
     assert np.isnan(node["conductance"].values[1, 1])
     assert node["current"].values[0] == pytest.approx([-1e-4, -1.1e-4])
@@ -376,3 +376,32 @@ def test_a_big_regular_file_is_fast(tmp_path) -> None:
     assert time.perf_counter() - start < 2.0  # 0.1 s on an idle core
     assert node.sizes == {"trace": 65536, "sample": 1}
     assert node["device"].values[-1] == "65535"
+
+
+def test_a_bare_list_of_resistances_asks_what_its_rows_are(tmp_path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("5017.3\n6562.3\n8692.1\n")
+    node = read(path, columns={"resistance": 0})["reads"]
+    assert node.sizes == {"trace": 1, "sample": 3}
+    (question,) = m.notes_of(node, "questions")
+    assert "3 rows" in question
+    assert "--pairs device" in question
+    node = read(path, columns={"resistance": 0}, pairs="device")["reads"]
+    assert node["device"].values.tolist() == ["list-001", "list-002", "list-003"]
+    assert node.sizes == {"trace": 3, "sample": 1}
+
+
+def test_conductance_is_used_and_resistance_kept(tmp_path) -> None:
+    path = tmp_path / "both.csv"
+    path.write_text("device,time (s),resistance (ohm),conductance (S)\nA,0,-1e9,-1e-9\nA,1,2e4,5e-5\nB,0,1e4,1e-4\n")
+    tree = read(path)
+    assert tree["reads"]["conductance"].values[0].tolist() == [-1e-9, 5e-5]
+    assert tree["extra"]["resistance"].values.tolist() == [-1e9, 2e4, 1e4]
+
+
+def test_a_target_range_in_columns_gives_the_target(tmp_path) -> None:
+    path = tmp_path / "retention.csv"
+    path.write_text("# resistance (ohms),time (s),res min,res_max\n1e4,0,8e3,1.2e4\n1.1e4,5,8e3,1.2e4\n")
+    tree = read(path)
+    assert tree["reads"]["target"].values == pytest.approx([(1 / 8e3 + 1 / 1.2e4) / 2])
+    assert set(tree["extra"].data_vars) == {"res_min", "res_max"}
