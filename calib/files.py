@@ -1,11 +1,14 @@
 """Files are written whole or not at all, and identified by their content."""
 
 import contextlib
+import faulthandler
 import hashlib
 import math
 import os
 import re
+import signal
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +100,7 @@ def open_netcdf(path: str | Path, kind: str, remedy: str) -> Any:
             head = file.read(8)
         if head != b"\x89HDF\r\n\x1a\n":
             raise ModelError(f"'{path}' is no netCDF-4 file: it starts with {head!r}; expected a {kind} of calib (.nc)")
+        probe_hdf5(path)
         with h5py.File(path, "r"):  # names a truncated file before xarray wraps the error
             pass
         with xr.open_datatree(path, engine="h5netcdf", decode_timedelta=False, decode_times=False) as tree:
@@ -104,6 +108,50 @@ def open_netcdf(path: str | Path, kind: str, remedy: str) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"'{path}' cannot be read as a {kind}: {reason}; the file is damaged; {remedy}") from error
+
+
+def probe_hdf5(path: str | Path, seconds: int = 10) -> None:
+    """Walk through an HDF5 file in a child process first.
+
+    On some damaged files libhdf5 loops without end or crashes, and nothing in the same process could stop that; a child
+    can be stopped. It reads every attribute and the arrays up to 64 MB. Where processes cannot fork, nothing is done.
+
+    Raises
+    ------
+    OSError
+        When the child did not end within `seconds`, or crashed. Other damage is left to whoever reads the file.
+    """
+    if not hasattr(os, "fork"):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of this process: the child uses none of them
+        child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(seconds)
+        with contextlib.suppress(BaseException):
+            _walk_hdf5(path)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        stalled = os.WTERMSIG(status) == signal.SIGALRM
+        raise OSError(f"reading it does not end ({seconds} s)" if stalled else "reading it crashes the HDF5 library")
+
+
+def _walk_hdf5(path: str | Path) -> None:
+    import h5py
+
+    def look(_: str, item: Any) -> None:
+        with contextlib.suppress(Exception):
+            list(item.attrs.items())
+        with contextlib.suppress(Exception):
+            if isinstance(item, h5py.Dataset) and item.nbytes <= 1 << 26:
+                item[()]
+
+    with h5py.File(path, "r") as file:
+        look("/", file)
+        file.visititems(look)
 
 
 def check_hdf5_size(path: str | Path, largest: int = 1 << 29) -> None:
@@ -131,5 +179,6 @@ def check_hdf5_size(path: str | Path, largest: int = 1 << 29) -> None:
                     f"'{name}' alone has {shape}; save fewer in one file"
                 )
 
+    probe_hdf5(path)
     with h5py.File(path, "r") as file:
         file.visititems(add)

@@ -3,11 +3,14 @@
 import errno
 import hashlib
 import os
+import signal
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
+from calib import data_folder, device_model, files
 from calib.errors import CalibError
 from calib.files import atomic_write, sha256_of, write_text
 
@@ -86,3 +89,18 @@ def test_sha256(tmp_path: Path) -> None:
     content = bytes(range(256)) * 1000
     (tmp_path / "a.bin").write_bytes(content)
     assert sha256_of(tmp_path / "a.bin") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_on_which_the_library_would_not_end_is_stopped(tmp_path, monkeypatch):
+    """Damage that makes libhdf5 loop or crash ends the child process that looks first, not this one."""
+    path = tmp_path / "device.nc"
+    path.write_bytes(data_folder.bundled_model_path("ta-hfo2").read_bytes())
+    files.probe_hdf5(path)  # a good file passes
+    monkeypatch.setattr(files, "_walk_hdf5", lambda _: time.sleep(60))
+    with pytest.raises(OSError, match=r"reading it does not end \(1 s\)"):
+        files.probe_hdf5(path, seconds=1)
+    monkeypatch.setattr(files, "_walk_hdf5", lambda _: os.kill(os.getpid(), signal.SIGSEGV))
+    with pytest.raises(OSError, match="crashes the HDF5 library"):
+        files.probe_hdf5(path)
+    with pytest.raises(CalibError, match=r"device\.nc' cannot be read as a device model: reading it crashes .* damaged"):
+        device_model.open_device(path)
