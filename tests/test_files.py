@@ -102,5 +102,5 @@ def test_a_file_on_which_the_library_would_not_end_is_stopped(tmp_path, monkeypa
     monkeypatch.setattr(files, "_walk_hdf5", lambda _: os.kill(os.getpid(), signal.SIGSEGV))
     with pytest.raises(OSError, match="crashes the HDF5 library"):
         files.probe_hdf5(path)
-    with pytest.raises(CalibError, match=r"device\.nc' cannot be read as a device model: reading it crashes .* damaged"):
+    with pytest.raises(CalibError, match=r"device\.nc' cannot be read as a device model: reading it crashes"):
         device_model.open_device(path)
