@@ -12,9 +12,9 @@ import calib
 from calib import measurement as m
 from calib.reading_options import add_reading_arguments, options_from
 
-PAGE = Path(__file__).parent.parent / "docs" / "formats.md"
+PAGES = sorted((Path(__file__).parent.parent / "docs" / "formats").glob("*.md"))
 EXAMPLE = re.compile(r"<!-- example( workbook)?: (.*?) -->\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-EXAMPLES = EXAMPLE.findall(PAGE.read_text(encoding="utf-8"))
+EXAMPLES = [example for page in PAGES for example in EXAMPLE.findall(page.read_text(encoding="utf-8"))]
 
 
 def write(path: Path, content: str, workbook: bool) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from calib.columns import NAME_MAP, normalised
 from calib.errors import ReadError, UnitError
+from calib.files import stem_of
 from calib.measurement import Measurement, build, merge, reads_node
 from calib.readers._terminals import OVERFLOW, Run, Terminal, measurement_of
 from calib.readers.base import Reader, ReadOptions, Sniff
@@ -143,7 +144,7 @@ def _readings(path: Path, columns: dict[str, Array], options: ReadOptions) -> Me
             notes.append(f"'{path.name}': {len(limited)} points are in compliance by bit 3 of their status{tail}")
     terminal = Terminal("source", "V", "I", "sweep", compliance=compliance)
     units = {"R": "ohm", "V": "V", "I": "A", "Time": "s"}
-    one = Run(run, [terminal], path.name.split(".")[0], units, kelvin)
+    one = Run(run, [terminal], stem_of(path), units, kelvin)
     return measurement_of(path, [one], options, notes, questions, "Keithley 2400 SourceMeter")
 
 
@@ -157,7 +158,7 @@ def _resistances(
         if name in run and known[name].any():
             variables[key] = np.where(known[name], run[name], np.nan)[None, :]
     note = f"'{path.name}': conductance is the inverse of the resistance that the instrument gives"
-    labels = {"device": path.name.split(".")[0], "temperature": kelvin}
+    labels = {"device": stem_of(path), "temperature": kelvin}
     return merge([build({"reads": reads_node(variables, labels, notes=[note])}, [])])
 
 
@@ -221,7 +222,7 @@ def _buffer(path: Path, lines: Sequence[str], options: ReadOptions) -> Measureme
         run["Time"] = time
     limit = next((number(row[1]) for row in preamble if len(row) > 1 and _LIMIT.fullmatch(row[0].strip(" :"))), None)
     terminal = Terminal("source", "V", "I", "sweep", compliance=np.nan if limit is None else limit)
-    device = collect(preamble).values.get("device") or path.name.split(".")[0]
+    device = collect(preamble).values.get("device") or stem_of(path)
     kelvin = _temperature(path, preamble, options, questions)
     instrument = next((row[1] for row in preamble if len(row) > 1 and re.match("model|instrument", row[0].lower())), "")
     return measurement_of(

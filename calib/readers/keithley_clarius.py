@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from calib.columns import NAME_MAP
 from calib.errors import ReadError
+from calib.files import stem_of
 from calib.measurement import Measurement, build, extra_node, merge
 from calib.readers._terminals import Run, Terminal, measurement_of, paired_terminals
 from calib.readers.base import Reader, ReadOptions, Sniff
@@ -119,7 +120,7 @@ def _runs(path: Path, sheet: _Sheet, questions: list[str]) -> list[Run]:
         elif name:
             shared[name] = table.values[:, index]
     groups = [{**columns, **shared} for columns in numbered.values()] or [shared]
-    device = path.name.split(".")[0] if _RUN.fullmatch(table.name.strip()) else table.name.strip()
+    device = stem_of(path) if _RUN.fullmatch(table.name.strip()) else table.name.strip()
     stated = [[key, " ".join(cells)] for key, cells in block.items() if re.search("temp|comment|note", key)]
     kelvin, conflict = one_temperature(
         [*collect(stated).temperatures, *in_name(table.name, "sheet's name"), *in_name(path.name, "file's name")]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from calib.columns import NAME_MAP
 from calib.errors import ReadError
+from calib.files import stem_of
 from calib.measurement import Measurement
 from calib.readers._terminals import Run, Terminal, measurement_of, paired_terminals
 from calib.readers.base import Reader, ReadOptions, Sniff
@@ -132,7 +133,7 @@ def _runs(path: Path, record: _Record, notes: list[str], questions: list[str]) -
         )
         questions += [] if sentence in questions else [sentence]
     return [
-        Run(dict(zip(record.names, part.T, strict=True)), terminals, device or path.name.split(".")[0],
+        Run(dict(zip(record.names, part.T, strict=True)), terminals, device or stem_of(path),
             temperature=kelvin)
         for part in np.split(values, steps)
     ]  # fmt: skip

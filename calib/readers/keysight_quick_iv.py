@@ -8,6 +8,7 @@ import numpy as np
 
 from calib.columns import NAME_MAP
 from calib.errors import ReadError
+from calib.files import stem_of
 from calib.measurement import Measurement
 from calib.readers._terminals import Run, Terminal, measurement_of
 from calib.readers.base import Reader, ReadOptions, Sniff
@@ -63,7 +64,7 @@ def _runs(path: Path, table: Table) -> list[Run]:
             f"'{path.name}' has no columns named like Smu1.V[1][1]; its first names are "
             f"{', '.join(table.names[:6]) or 'missing'}; choose another reader with --reader"
         )
-    device = path.name.split(".")[0]
+    device = stem_of(path)
     units = {"R": "ohm", "V": "V", "I": "A", "Time": "s"}
     runs = []
     for columns in grouped.values():

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from calib.columns import NAME_MAP, Column, assign, convert, recognise
 from calib.errors import ReadError
+from calib.files import stem_of
 from calib.measurement import Measurement
 from calib.readers._terminals import Run, Terminal, measurement_of
 from calib.readers.base import Reader, ReadOptions, Sniff
@@ -149,7 +150,7 @@ def _run(path: Path, segment: _Segment, decimal: str, options: ReadOptions, note
     for name, column in kept.items():
         if not _X.fullmatch(name):
             run[name if name not in run else f"{name}_"] = column
-    return Run(run, [Terminal("channels", "V", "I", "sweep")], path.name.split(".")[0], {"V": "V", "I": "A"})
+    return Run(run, [Terminal("channels", "V", "I", "sweep")], stem_of(path), {"V": "V", "I": "A"})
 
 
 def _columns(path: Path, segment: _Segment, names: Sequence[str], options: ReadOptions) -> list[Column]:

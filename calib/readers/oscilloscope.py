@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from calib.columns import normalised
 from calib.errors import ReadError, UnitError
+from calib.files import stem_of
 from calib.measurement import Measurement, Trace, build, extra_node, iv_node, merge
 from calib.readers._table_reads import sentences
 from calib.readers.base import Reader, ReadOptions, Sniff
@@ -218,7 +219,7 @@ def _measurement(path: Path, record: _Record, options: ReadOptions) -> Measureme
 def _sweep(path: Path, record: _Record, pair: tuple[str, str], options: ReadOptions) -> tuple[Trace | None, str]:
     """Return the trace of two channels and how it was made; None and the question when the resistor is not known."""
     (v1, _), (v2, kind) = (_si(path, record, name, options) for name in pair)
-    ohm, device = options.series_resistance, path.name.split(".")[0]
+    ohm, device = options.series_resistance, stem_of(path)
     first, second = pair
     if kind == "current":
         drop = v2 * ohm if np.isfinite(ohm) else 0.0
