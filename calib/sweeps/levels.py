@@ -152,6 +152,6 @@ def _intercepts(voltage: Array, current: Array, rules: SweepRules) -> tuple[Arra
             continue
         residual = y[taken] - design @ solution
         variance = float(residual @ residual) / max(len(taken) - 3, 1)
-        error = np.sqrt(variance * np.linalg.inv(design.T @ design)[0, 0])
+        error = np.sqrt(variance) * np.linalg.norm(np.linalg.pinv(design)[0])
         result[:, k] = solution[0], error, abs(y[taken[-1]])
     return result[0], result[1], result[2]
