@@ -5,7 +5,7 @@ import xarray as xr
 
 from calib.device_model import shape_law
 from calib.errors import FitError, OptionError
-from calib.fitting.curves import Curves, select
+from calib.fitting.curves import Curves, select, voltage_levels
 from calib.iv_models import iv_model
 from calib.sampling import sample_population
 
@@ -89,15 +89,8 @@ def validation_node(tree: xr.DataTree, iv: xr.Dataset, seed: int = 0) -> xr.Data
 
 
 def _voltages(curves: Curves, v_min: float, v_max: float) -> np.ndarray:
-    """Return the voltages in the model's validity at which most curves have a usable point.
-
-    Set-points that differ by less than `SAME_VOLTAGE`, such as 0.101 and 0.10127 V, are one voltage.
-    """
-    measured = np.sort(curves.voltage[np.isfinite(curves.voltage) & (curves.voltage > 0)])
-    if not len(measured):
-        return measured
-    groups = np.split(measured, np.flatnonzero(np.diff(measured) > SAME_VOLTAGE * measured[1:]) + 1)
-    levels, counts = np.array([np.median(group) for group in groups]), np.array([len(group) for group in groups])
+    """Return the voltages in the model's validity at which most curves have a usable point."""
+    levels, _, counts = voltage_levels(curves)
     inside = (levels >= v_min * (1 - SAME_VOLTAGE)) & (levels <= v_max * (1 + SAME_VOLTAGE))
     return levels[inside & (counts >= 0.8 * len(curves))]
 

@@ -76,6 +76,8 @@ def test_the_conductances_of_xiao_are_found(measurements):
     assert float(read["maximum"].sel(state="hrs")) == pytest.approx(4.8e-8, rel=0.05)
     assert int(read["n_censored"].sel(state="hrs")) > 0
     assert int(model["programming"]["n_devices"].sel(state="lrs")) == 25
+    assert model["iv"]["state"].values.tolist() == ["lrs", "hrs"]  # the files' two voltage grids are one
+    assert model["iv"]["n_devices"].values[0] == 25
 
 
 def test_no_nonlinearity_is_invented(measurements):
