@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import xarray as xr
 
 from calib import device_model, validation
 from calib.errors import FitError, OptionError
+from calib.files import stem_of
 from calib.fit_options import FitOptions
 from calib.fitting import conductance, curves, iv_node, population, programming, stuck
 from calib.fitting.reads import reads_nodes
@@ -84,6 +86,8 @@ def fit(
         if held is not None:
             _validate(nodes, part["iv"].isel(sweep=np.flatnonzero(held)), report)
     else:
+        if chosen.holdout:
+            raise OptionError("--holdout takes I-V sweeps, but the measurement holds conductance reads; leave it out")
         nodes = reads_nodes(
             part["reads"], reference_voltage=chosen.reference_voltage, stuck_rule=chosen.stuck_rule,
             warnings=report.warnings,
@@ -107,12 +111,11 @@ def _validate(nodes: dict[str, xr.Dataset], iv: xr.Dataset, report: _Report) -> 
     """Add the validation node: the model against the devices that were held out."""
     if "iv" not in nodes:
         raise FitError(f"--holdout: there is no I-V law to validate: {'; '.join(report.warnings)}")
-    labelled = iv.assign_coords(state=("sweep", np.where(iv["state"].values == "", "all", iv["state"].values)))
-    nodes["validation"] = validation.validation_node(device_model.build(nodes, name="held out"), labelled)
+    nodes["validation"] = validation.validation_node(device_model.build(nodes, name="held out"), iv)
 
 
 def _stem(sources: list[dict[str, str]]) -> str:
-    return sources[0]["name"].rpartition("/")[2].split(".")[0] if sources else "device"
+    return stem_of(Path(sources[0]["name"])) if sources else "device"
 
 
 def _population(measurement: xr.DataTree, wanted: str | None) -> tuple[dict[str, xr.Dataset], str]:
@@ -278,15 +281,12 @@ def _ln_r_with_reads(
     return np.where(failed, fallback, fits.ln_r), failed & censored
 
 
-def _per_device(
-    fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return all conductances with their device and state."""
+def _per_device(fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the device of every conductance, and the conductances."""
     device = np.concatenate([fits[state].curves.device for state in fits])
-    state = np.concatenate([np.full(len(ln_r[s]), s, dtype=object) for s in fits])
     g = np.exp(-np.concatenate([ln_r[s] for s in fits]))
     keep = np.isfinite(g)
-    return device[keep], state[keep], g[keep]
+    return device[keep], g[keep]
 
 
 def _add_stuck(
@@ -303,7 +303,7 @@ def _add_stuck(
             else "stuck devices: not found, because no set and reset cycles were measured"
         )
         return everyone
-    device, _, g = _per_device(fits, ln_r)
+    device, g = _per_device(fits, ln_r)
     labels, index = np.unique(device, return_inverse=True)
     if len(labels) < 2:
         report.warnings.append("stuck devices: not found, because one device was measured; several are needed")

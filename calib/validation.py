@@ -40,8 +40,7 @@ def validate(
     if population is not None and population not in found:
         raise OptionError(f"there is no population '{population}' in the measurement; it holds {listed}")
     part = iv.isel(sweep=np.flatnonzero(labels == (found[0] if population is None else population)))
-    state = np.where(part["state"].values == "", "all", part["state"].values)
-    return validation_node(tree, part.assign_coords(state=("sweep", state)), seed)
+    return validation_node(tree, part, seed)
 
 
 def validation_node(tree: xr.DataTree, iv: xr.Dataset, seed: int = 0) -> xr.Dataset:
@@ -70,6 +69,7 @@ def validation_node(tree: xr.DataTree, iv: xr.Dataset, seed: int = 0) -> xr.Data
         When no state has enough devices at voltages where the model holds.
     """
     law = shape_law(tree)
+    iv = iv.assign_coords(state=("sweep", np.where(iv["state"].values == "", "all", iv["state"].values)))
     polarity = str(tree["iv"].attrs["polarity"])
     generator = np.random.default_rng(seed)
     parts: dict[str, tuple[Curves, np.ndarray]] = {}

@@ -90,3 +90,12 @@ def test_validate_needs_sweeps(here, capsys):
     assert "validating a device model takes I-V sweeps" in capsys.readouterr().err
     assert main(["validate", "ta-hfo2", SWEEPS]) == 1
     assert "has no I-V law" in capsys.readouterr().err
+
+
+def test_what_reads_cannot_give_is_said_before_anything_is_written(here, capsys):
+    reads = str(data_folder.datasets_folder() / "crossbar-reads.tsv.gz")
+    assert main(["fit", reads, "-o", "a.nc", "--table", "fits.csv"]) == 1
+    assert "holds no fits of single curves" in capsys.readouterr().err
+    assert main(["fit", reads, "-o", "a.nc", "--holdout", "0.5"]) == 1
+    assert "--holdout takes I-V sweeps" in capsys.readouterr().err
+    assert not list(here.iterdir())

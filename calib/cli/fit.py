@@ -77,7 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, fit, save; one file for each population."""
-    from calib import calibrate, describe, device_model, reading
+    from calib import calibrate, describe, device_model, files, reading
+    from calib.measurement import notes_of
     from calib.reading_options import options_from
 
     if args.options:
@@ -86,21 +87,27 @@ def run(args: argparse.Namespace) -> int:
     table = _named(args.table, ".csv", "the table of fits is written as csv") if args.table else None
     report = _named(args.report, ".html", "the data sheet is written as HTML") if args.report else None
     measurement = reading.read(args.files, **options_from(args))
-    for sentence in _questions(measurement):
-        console.warn(sentence)
+    for node in measurement.children.values():
+        for sentence in notes_of(node, "questions"):
+            console.warn(sentence)
     found = calibrate.populations(measurement)
     wanted = found if args.population is None else [args.population]
     options: dict[str, Any] = {key: getattr(args, key) for key in _FIT_OPTIONS}
     if len(wanted) > 1:
         console.note(f"{len(wanted)} populations are not pooled; each is fitted into a file of its own")
     fitted = [(label, calibrate.fit(measurement, population=label, **options)) for label in (wanted or [None])]
-    written = []
-    for label, model in fitted:
-        suffix = "" if len(fitted) == 1 else f"-{_slug(str(label))}"
+    for _, model in fitted:
         _remember_reading(model, options_from(args))
-        paths = [_with_suffix(path, suffix) for path in (output, table, report) if path]
+    extras = [
+        _extras(model, [path for path in (table, report) if path]) for _, model in fitted
+    ]  # before any is written
+    written = []
+    for (label, model), texts in zip(fitted, extras, strict=True):
+        suffix = "" if len(fitted) == 1 else f"-{_slug(str(label))}"
+        paths = [_with_suffix(path, suffix) for path in (output, *texts)]
         device_model.save(model, paths[0])
-        _write_extras(model, paths[1:])
+        for path, text in zip(paths[1:], texts.values(), strict=True):
+            files.write_text(path, text)
         written.append(
             {"path": str(paths[0]), "files": [str(path) for path in paths], "population": label or "",
              **describe.describe_json(model)}
@@ -126,17 +133,17 @@ def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.stem}{suffix}{path.suffix}")
 
 
-def _write_extras(model: Any, paths: list[Path]) -> None:
-    from calib import files
+def _extras(model: Any, paths: list[Path]) -> dict[Path, str]:
+    """Return the texts of the table of fits and of the data sheet."""
     from calib.curve_table import curve_table
     from calib.exporters import exporter
 
+    texts = {}
     for path in paths:
-        if path.suffix == ".csv":
-            files.write_text(path, curve_table(model))
-        else:
-            (text,) = exporter("html").contents(model).values()
-            files.write_text(path, text)
+        texts[path] = (
+            curve_table(model) if path.suffix == ".csv" else next(iter(exporter("html").contents(model).values()))
+        )
+    return texts
 
 
 def _remember_reading(model: Any, options: dict[str, Any]) -> None:
@@ -189,10 +196,6 @@ def _options_of(path: Path) -> dict[Any, Any]:
 
 def _destination(key: object) -> str:
     return str(key).lstrip("-").replace("-", "_")
-
-
-def _questions(measurement: Any) -> list[str]:
-    return json.loads(measurement["iv"].attrs.get("questions", "[]")) if "iv" in measurement.children else []
 
 
 def _slug(label: str) -> str:

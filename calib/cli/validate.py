@@ -32,12 +32,14 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from calib import describe, device_model, reading, validation
+    from calib.measurement import notes_of
     from calib.reading_options import options_from
 
     model = device_model.open_device(args.device)
     measurement = reading.read(args.files, **options_from(args))
-    for sentence in json.loads(measurement["iv"].attrs.get("questions", "[]")) if "iv" in measurement.children else []:
-        console.warn(sentence)
+    for node in measurement.children.values():
+        for sentence in notes_of(node, "questions"):
+            console.warn(sentence)
     fitted_to = {source["sha256"] for source in device_model.attribute(model, "sources")}
     same = [s["name"] for s in json.loads(measurement.attrs["sources"]) if s["sha256"] in fitted_to]
     if same:
@@ -45,11 +47,11 @@ def run(args: argparse.Namespace) -> int:
             f"the model was fitted to {', '.join(same)}: this says how well it fits, not how well it predicts; give "
             "other devices, or fit with --holdout"
         )
-    node = validation.validate(model, measurement, population=args.population, seed=args.seed)
+    found = validation.validate(model, measurement, population=args.population, seed=args.seed)
     if args.json:
-        print_json({**describe.validation_json(node), "same_sources": same})
+        print_json({**describe.validation_json(found), "same_sources": same})
         return 0
-    console.section(describe.validation_section(node))
+    console.section(describe.validation_section(found))
     return 0
 
 
