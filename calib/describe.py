@@ -2,13 +2,14 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from calib import characteristics as c
+from calib.characteristics.base import Section
 from calib.device_model import attribute, identity
 from calib.formatting import (
     UNKNOWN,
@@ -30,24 +31,6 @@ PLAIN_SECTIONS = ("Warnings", "Assumptions", "Not in this model")
 """Sections that are lists of sentences, which documents show in their own way."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """A titled table with remarks; all cells are text.
-
-    Attributes
-    ----------
-    title : heading.
-    columns : names of the columns.
-    rows : as many cells each as there are columns.
-    notes : sentences under the table.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-
 def describe(tree: xr.DataTree) -> list[Section]:
     """Return what a device model holds, section by section, what it lacks included."""
     sections = [model_section(tree)]
@@ -61,6 +44,8 @@ def describe(tree: xr.DataTree) -> list[Section]:
         sections.append(programming_section(tree["programming"].to_dataset()))
     if "stuck" in tree.children:
         sections.append(stuck_section(tree["stuck"].to_dataset()))
+    for member in c.members(tree):
+        sections += member.sections(tree[member.node].to_dataset(), tree)
     if "validation" in tree.children:
         sections.append(validation_section(tree["validation"].to_dataset()))
     for title, key in (("Warnings", "warnings"), ("Assumptions", "assumptions")):
@@ -376,4 +361,6 @@ def key_numbers(tree: xr.DataTree) -> list[tuple[str, str, str]]:
         low, high = c.bounds(node, "probability_bound")
         remark = f"95 %: {format_interval(100 * low, 100 * high)} %" if math.isfinite(low + high) else ""
         found.append(("Stuck devices", format_percent(float(node["probability"])), remark))
+    for member in c.members(tree):
+        found += member.key_numbers(tree[member.node].to_dataset(), tree)
     return found

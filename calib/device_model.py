@@ -27,58 +27,11 @@ import xarray as xr
 
 from calib import __version__, data_folder, files
 from calib.errors import CalibError, ModelError
+from calib.model_contract import REQUIRED, REQUIRED_ATTRS, TEXT
 
 SCHEMA = "calib-device-model/1"
 STATE_ORDER = ("lrs", "hrs")
 
-# node -> variable -> dimensions. A node may hold more; what stands here must be there.
-_REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
-    "iv": {
-        "state": ("state",),
-        "parameter": ("parameter",),
-        "quantile": ("quantile",),
-        "transform": ("state", "parameter"),
-        "intercept": ("state", "parameter"),
-        "slope": ("state", "parameter"),
-        "covariance": ("state", "parameter", "parameter_other"),
-        "ln_r_quantile": ("state", "quantile"),
-        "ln_r_mean": ("state",),
-        "ln_r_std": ("state",),
-        "ln_r_min": ("state",),
-        "ln_r_max": ("state",),
-        "n_curves": ("state",),
-        "n_devices": ("state",),
-    },
-    "conductance": {"g_off": (), "g_on": ()},
-    "programming": {
-        "state": ("state",),
-        "r_median": ("state",),
-        "sigma": ("state",),
-        "sigma_d2d": ("state",),
-        "sigma_c2c": ("state",),
-        "n_devices": ("state",),
-    },
-    "stuck": {
-        "probability": (),
-        "probability_bound": ("bound",),
-        "n_devices": (),
-        "n_stuck": (),
-        "conductance": ("stuck_device",),
-        "bandwidth": (),
-    },
-    "validation": {
-        "coverage": ("level",),
-        "coverage_bound": ("level", "bound"),
-        "n_devices": ("state",),
-    },
-    "examples": {
-        "voltage": ("example", "point"),
-        "current": ("example", "point"),
-        "example_state": ("example",),
-        "example_device": ("example",),
-    },
-}
-_REQUIRED_ATTRS = {"iv": ("iv_model", "form", "reference_voltage", "v_min", "v_max")}
 _ROOT_ATTRS = (
     "schema",
     "name",
@@ -236,7 +189,7 @@ def check(tree: xr.DataTree, path: str | Path = "") -> None:
         except (TypeError, ValueError):
             problems.append(f"attribute '{key}' of the root is no JSON")
     if not tree.children:
-        problems.append(f"it has no characteristic; expected at least one of {', '.join(_REQUIRED)}")
+        problems.append(f"it has no characteristic; expected at least one of {', '.join(REQUIRED)}")
     for node_name, node in tree.children.items():
         problems += _node_problems(str(node_name), node.to_dataset())
     if problems:
@@ -256,24 +209,21 @@ def _schema_problem(schema: str, where: str) -> str:
 
 def _node_problems(name: str, node: xr.Dataset) -> list[str]:
     problems = []
-    for key in _REQUIRED_ATTRS.get(name, ()):
+    for key in REQUIRED_ATTRS.get(name, ()):
         if key not in node.attrs:
             problems.append(f"attribute '{key}' of node '{name}' is missing")
-    for variable, dims in _REQUIRED.get(name, {}).items():
+    for variable, dims in REQUIRED.get(name, {}).items():
         if variable not in node:
             problems.append(f"variable '{name}/{variable}' is missing")
         elif node[variable].dims != dims:
             problems.append(f"variable '{name}/{variable}' has dimensions {node[variable].dims}, expected {dims}")
-        elif variable not in _TEXT and node[variable].dtype.kind not in "fiu":
+        elif variable not in TEXT and node[variable].dtype.kind not in "fiu":
             problems.append(f"variable '{name}/{variable}' has type {node[variable].dtype}, expected numbers")
     for variable in node.data_vars:
         kind = node[variable].dtype.kind
         if kind in "fiu" and "units" not in node[variable].attrs and not str(variable).startswith("n_"):
             problems.append(f"variable '{name}/{variable}' states no units")
     return problems or _value_problems(name, node)
-
-
-_TEXT = {"state", "parameter", "transform", "example_state", "example_device"}
 
 
 def _value_problems(name: str, node: xr.Dataset) -> list[str]:

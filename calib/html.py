@@ -63,7 +63,7 @@ def doi_links(text: str) -> Markup:
 
 def pictures(drawn: "Iterable[tuple[str, str, Figure]]", prefix: str = "") -> list[Picture]:
     """Return figures (key, caption, figure) as inline SVG."""
-    from calib.figures import COLUMN, to_svg
+    from calib.figure_style import COLUMN, to_svg
 
     found = []
     for key, caption, drawing in drawn:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from calib.errors import OptionError
-from calib.figures import _STYLE, COLOURS, CYCLE, figure, legend_above, log_scale, plain, to_svg
+from calib.figure_style import _STYLE, COLOURS, CYCLE, figure, legend_above, log_scale, plain, to_svg
 from calib.files import atomic_write, write_text
 from calib.measurement import Measurement
 

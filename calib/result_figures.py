@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from calib.figures import COLOURS, CYCLE, DOUBLE, figure, legend_above, log_scale, plain
+from calib.figure_style import COLOURS, CYCLE, DOUBLE, figure, legend_above, log_scale, plain
 from calib.outcomes import Outcome
 
 _ROW = 8.5

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from matplotlib.colors import to_rgb
 
-from calib import figures
+from calib import figure_style, figures
 from tests.device_trees import full_device, part_of_device
 
 
@@ -17,7 +17,7 @@ def keys(tree: xr.DataTree) -> list[str]:
 
 def svg(tree: xr.DataTree, key: str) -> str:
     drawing = next(drawing for name, _, drawing in figures.device_figures(tree) if name == key)
-    return figures.to_svg(drawing, key, "a description")
+    return figure_style.to_svg(drawing, key, "a description")
 
 
 def test_every_characteristic_has_its_figure() -> None:
@@ -48,7 +48,7 @@ def test_no_figure_without_stuck_devices_or_tables() -> None:
 def test_svg_is_deterministic_readable_and_dateless() -> None:
     first, second = (
         {
-            key: figures.to_svg(drawing, key, "a description")
+            key: figure_style.to_svg(drawing, key, "a description")
             for key, _, drawing in figures.device_figures(full_device())
         }
         for _ in range(2)
@@ -115,9 +115,9 @@ def test_colours_are_told_apart_without_hue() -> None:
     def lightness(colour: str) -> float:
         return float(np.dot(to_rgb(colour), (0.2126, 0.7152, 0.0722)))
 
-    assert abs(lightness(figures.COLOURS["lrs"]) - lightness(figures.COLOURS["hrs"])) > 0.02
-    assert figures.MARKERS["lrs"] != figures.MARKERS["hrs"]
-    assert figures.colour_of("level 3") == figures.colour_of("level 3")
+    assert abs(lightness(figure_style.COLOURS["lrs"]) - lightness(figure_style.COLOURS["hrs"])) > 0.02
+    assert figure_style.MARKERS["lrs"] != figure_style.MARKERS["hrs"]
+    assert figure_style.colour_of("level 3") == figure_style.colour_of("level 3")
 
 
 def test_importing_calib_does_not_import_matplotlib() -> None:

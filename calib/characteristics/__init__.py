@@ -5,67 +5,33 @@ The list is what the data sheet's first table and `calib show --json` hold.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from calib import plugins
+from calib.characteristics.base import NAN, Z_95, Estimate, bounds, scalar, with_error
 from calib.device_model import ShapeLaw, shape_law
 from calib.formatting import format_interval, format_quantity, plural
 from calib.iv_models import iv_model
-
-NAN = math.nan
-Z_95 = 1.959963984540054
-"""Half-width of the normal 95 % interval in standard errors."""
 
 MEANINGS = {
     "iv": "I-V law: how the current depends on the voltage, and how that varies with resistance and between devices",
     "conductance": "conductance range: between which conductances the device is programmed",
     "levels": "levels: how many conductances can be told apart",
     "programming": "programming spread: how far the resistance lands from where it was meant to",
-    "switching": "switching: at which voltages the device sets and resets",
+    "writes": "writes: how often a write hits its target range, and how exactly",
+    "switching": "switching: at which voltages the device sets and resets, and how long it endures",
+    "cycles": "cycles: how resistances and switching voltages follow one another from cycle to cycle",
     "stuck": "stuck devices: how many do not switch, and at which conductance they stay",
     "retention": "retention: how the conductance drifts with time",
     "read_noise": "read noise: how the current differs from one read to the next",
     "pulse": "pulse response: how the conductance changes from pulse to pulse",
-    "dynamics": "dynamics: how the state evolves under a voltage",
     "validation": "validation: whether the model predicts measurements that it was not fitted to",
 }
-"""What each characteristic of a device model says, by the name of its node."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """One number of a device model.
-
-    Attributes
-    ----------
-    characteristic : node of the device model.
-    state : resistance state, '' where the number belongs to the device as a whole.
-    quantity : key of the number, unique within its characteristic and state.
-    label : the quantity in words.
-    value : in `unit`.
-    stderr : standard error, NaN where none is known.
-    low, high : ends of the 95 % interval of the value (`interval` says of what kind), NaN where not known.
-    unit : SI.
-    n : sample size in words.
-    method : how it was found.
-    validity : where it holds.
-    """
-
-    characteristic: str
-    state: str
-    quantity: str
-    label: str
-    value: float
-    unit: str
-    stderr: float = NAN
-    low: float = NAN
-    high: float = NAN
-    interval: str = ""
-    n: str = ""
-    method: str = ""
-    validity: str = ""
+"""What each characteristic of a device model says, by the name of its node; its order is that of tables."""
+MEMBER = ("node", "sections", "estimates", "key_numbers", "figures", "resample")
 
 
 def estimates(tree: xr.DataTree) -> list[Estimate]:
@@ -74,20 +40,21 @@ def estimates(tree: xr.DataTree) -> list[Estimate]:
     for name, list_of in (("iv", _iv), ("conductance", _conductance), ("programming", _programming), ("stuck", _stuck)):
         if name in tree.children:
             found += list_of(tree[name].to_dataset(), tree)
+    for member in members(tree):
+        found += member.estimates(tree[member.node].to_dataset(), tree)
     return found
+
+
+def members(tree: xr.DataTree) -> list[Any]:
+    """Return the members of the family whose node the device model has, in the order of `MEANINGS`."""
+    known = plugins.names(__name__)
+    wanted = [node.replace("_", "-") for node in MEANINGS if node in tree.children]
+    return [plugins.load(__name__, name, MEMBER) for name in wanted if name in known]
 
 
 def absent(tree: xr.DataTree) -> list[str]:
     """Return in words which characteristics the device model lacks."""
     return [meaning for name, meaning in MEANINGS.items() if name not in tree.children]
-
-
-def scalar(node: xr.Dataset, name: str, **selection: str) -> float:
-    """Return one number of a node, NaN where the node does not hold it."""
-    if name not in node:
-        return NAN
-    value = node[name].sel(selection) if selection else node[name]
-    return float(value)
 
 
 def median_resistance(node: xr.Dataset, state: str) -> float:
@@ -234,14 +201,6 @@ def _conductance(node: xr.Dataset, tree: xr.DataTree) -> list[Estimate]:
     return found
 
 
-def bounds(node: xr.Dataset, name: str) -> tuple[float, float]:
-    """Return the ends of an interval, NaN where the node does not hold it."""
-    if name not in node:
-        return NAN, NAN
-    low, high = node[name].values
-    return float(low), float(high)
-
-
 def _programming(node: xr.Dataset, tree: xr.DataTree) -> list[Estimate]:
     parts = (
         ("sigma", "programming spread, sigma of ln R, total"),
@@ -281,11 +240,3 @@ def _stuck(node: xr.Dataset, tree: xr.DataTree) -> list[Estimate]:
             validity="an assumption in part, see there" if int(node.attrs.get("assumed", 0)) else "",
         )
     ]  # fmt: skip
-
-
-def with_error(estimate: Estimate) -> Estimate:
-    """Return the estimate with the normal 95 % interval of its standard error, where it has one."""
-    if not math.isfinite(estimate.stderr):
-        return estimate
-    half = Z_95 * estimate.stderr
-    return replace(estimate, low=estimate.value - half, high=estimate.value + half, interval="95 % confidence")
