@@ -3,9 +3,13 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
-from calib import __version__
+import gallery  # noqa: E402
+
+from calib import __version__  # noqa: E402
+
+gallery.write()
 
 project = "calib"
 author = copyright = "calib developers"

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import openpyxl
 import pytest
 
 from calib import data_folder, device_model
@@ -34,6 +35,28 @@ def test_table_report_and_json(here, capsys):
     page = (here / "fit.html").read_text()
     assert "&lt;b&gt;&amp;co" in page
     assert "<b>&co" not in page
+
+
+def test_workbook(here):
+    arguments = ["--columns", "device=0,voltage=1,current=2"]
+    lines = [f"=1+{k};{v};{1e-6 * v * (1 + 0.1 * k)}" for k in range(8) for v in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)]
+    (here / "a.csv").write_text("device;voltage (V);current (A)\n" + "\n".join(lines) + "\n")
+    assert main(["fit", "a.csv", "-o", "a.nc", "--table", "fits.xlsx", *arguments]) == 0
+    book = openpyxl.load_workbook("fits.xlsx")
+    assert book.sheetnames == ["curves", "estimates"]
+    header, *rows = book["curves"].iter_rows(values_only=True)
+    assert header[:4] == ("device", "cycle", "state", "status")
+    assert len(rows) == device_model.open_device("a.nc")["iv"].sizes["curve"]
+    assert [row[0] for row in rows] == [f"=1+{k}" for k in range(8)]
+    assert book["curves"]["A2"].data_type == "s"
+    quantities = {row[2] for row in book["estimates"].iter_rows(min_row=2, values_only=True)}
+    assert {"g_off", "g_on"} <= quantities
+
+
+def test_workbook_of_reads_holds_the_estimates_alone(here):
+    reads = str(data_folder.datasets_folder() / "crossbar-reads.tsv.gz")
+    assert main(["fit", reads, "-o", "a.nc", "--table", "fits.xlsx"]) == 0
+    assert openpyxl.load_workbook("fits.xlsx").sheetnames == ["estimates"]
 
 
 def test_options_of_a_file_are_used_and_the_command_line_comes_first(here, capsys):

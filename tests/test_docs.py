@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from calib import data_folder
 from calib.cli import main
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+MADE = {"_build", "gallery"}  # folders of pages that the docs build makes
+PAGES = sorted([ROOT / "README.md", *(p for p in (ROOT / "docs").rglob("*.md") if not MADE & set(p.parts))])
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -54,3 +56,20 @@ def test_the_command_line_page_is_that_of_the_parsers():
     spec.loader.exec_module(module)
     written = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
     assert written == module.page(), "run: python docs/command_line.py"
+
+
+def test_the_gallery_shows_every_bundled_model(tmp_path):
+    spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs" / "gallery.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    pages = module.write(tmp_path)
+    assert {page.stem for page in pages} == {"index", *data_folder.bundled_model_names()}
+    index = (tmp_path / "index.md").read_text(encoding="utf-8")
+    for page in pages[1:]:
+        text = page.read_text(encoding="utf-8")
+        pictures = re.findall(r"^!\[.*\]\((.+)\)$", text, re.MULTILINE)
+        assert pictures
+        assert all((tmp_path / picture).exists() for picture in pictures)
+        assert f"[{page.stem}]({page.name})" in index

@@ -1,9 +1,11 @@
 """`calib fit`: measurement files -> device model."""
 
 import argparse
+import functools
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--options", metavar="FIT.yaml", help="options from a YAML file, or those of a device model (.nc)"
     )
-    parser.add_argument("--table", metavar="FITS.csv", help="write the fit of every curve as csv")
+    parser.add_argument(
+        "--table", metavar="FITS.csv", help="write the fit of every curve as csv, or as xlsx with every estimate"
+    )
     parser.add_argument("--report", metavar="FIT.html", help="write the data sheet of the fitted model")
     parser.add_argument("--name", help="name of the device model")
     parser.add_argument("--citation", help="where the measurements are from")
@@ -77,15 +81,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, fit, save; one file for each population."""
-    from calib import calibrate, describe, device_model, files, reading
+    from calib import calibrate, describe, device_model, reading
+    from calib.curve_table import SUFFIXES
     from calib.measurement import notes_of
     from calib.reading_options import options_from
 
     if args.options:
         _apply_options(args)
-    output = _named(args.output, ".nc", "the device model is written as netCDF")
-    table = _named(args.table, ".csv", "the table of fits is written as csv") if args.table else None
-    report = _named(args.report, ".html", "the data sheet is written as HTML") if args.report else None
+    output = _named(args.output, (".nc",), "the device model is written as netCDF")
+    table = _named(args.table, SUFFIXES, "the table of fits is written as csv or xlsx") if args.table else None
+    report = _named(args.report, (".html",), "the data sheet is written as HTML") if args.report else None
     measurement = reading.read(args.files, **options_from(args))
     for node in measurement.children.values():
         for sentence in notes_of(node, "questions"):
@@ -102,12 +107,12 @@ def run(args: argparse.Namespace) -> int:
         _extras(model, [path for path in (table, report) if path]) for _, model in fitted
     ]  # before any is written
     written = []
-    for (label, model), texts in zip(fitted, extras, strict=True):
+    for (label, model), writers in zip(fitted, extras, strict=True):
         suffix = "" if len(fitted) == 1 else f"-{_slug(str(label))}"
-        paths = [_with_suffix(path, suffix) for path in (output, *texts)]
+        paths = [_with_suffix(path, suffix) for path in (output, *writers)]
         device_model.save(model, paths[0])
-        for path, text in zip(paths[1:], texts.values(), strict=True):
-            files.write_text(path, text)
+        for path, write in zip(paths[1:], writers.values(), strict=True):
+            write(path)
         written.append(
             {"path": str(paths[0]), "files": [str(path) for path in paths], "population": label or "",
              **describe.describe_json(model)}
@@ -122,10 +127,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _named(name: str, suffix: str, what: str) -> Path:
+def _named(name: str, suffixes: tuple[str, ...], what: str) -> Path:
     path = Path(name)
-    if path.suffix != suffix:
-        raise OptionError(f"{what}: give a name that ends in {suffix}, not '{path.name}'")
+    if path.suffix not in suffixes:
+        raise OptionError(f"{what}: give a name that ends in {' or '.join(suffixes)}, not '{path.name}'")
     return path
 
 
@@ -133,17 +138,20 @@ def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.stem}{suffix}{path.suffix}")
 
 
-def _extras(model: Any, paths: list[Path]) -> dict[Path, str]:
-    """Return the texts of the table of fits and of the data sheet."""
-    from calib.curve_table import curve_table
+def _extras(model: Any, paths: list[Path]) -> dict[Path, Callable[[Path], None]]:
+    """Return by path what writes the table of fits and the data sheet; what they cannot hold is said here."""
+    from calib.curve_table import table_writer
     from calib.exporters import exporter
+    from calib.files import write_text
 
-    texts = {}
+    writers: dict[Path, Callable[[Path], None]] = {}
     for path in paths:
-        texts[path] = (
-            curve_table(model) if path.suffix == ".csv" else next(iter(exporter("html").contents(model).values()))
-        )
-    return texts
+        if path.suffix == ".html":
+            text = next(iter(exporter("html").contents(model).values()))
+            writers[path] = functools.partial(write_text, text=text)
+        else:
+            writers[path] = table_writer(model, path)
+    return writers
 
 
 def _remember_reading(model: Any, options: dict[str, Any]) -> None:
