@@ -1,0 +1,151 @@
+"""Line resistance: against a sparse direct solution of the nodal equations, Kirchhoff's laws, and limits."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from scipy.sparse.linalg import splu
+
+from calib.crossbar.line_resistance import Lines, currents, transfer_matrix
+from calib.errors import OptionError
+
+LINES = [
+    Lines(1, 2, 3, 4), Lines(1, 2, 3, 4, both_ends=True), Lines(1e4, 1e5), Lines(1e-3, 1e4, 10, 0, both_ends=True),
+    Lines(1e7, 1e7), Lines(0.35, 0.32),
+]  # fmt: skip
+
+
+def arrays(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(*shape, generator=generator, dtype=torch.float64) * 1e-4 + 1e-6
+
+
+def nodal(g: np.ndarray, lines: Lines) -> tuple[scipy.sparse.csc_matrix, np.ndarray, float]:
+    """Return the nodal matrix, the sources of each input, and the conductance of a bit line's end."""
+    m, n = g.shape
+    word, bit = np.arange(m * n).reshape(m, n), m * n + np.arange(m * n).reshape(m, n)
+    links = [(word, bit, g), (word[:, 1:], word[:, :-1], 1 / lines.word_segment),
+             (bit[1:], bit[:-1], 1 / lines.bit_segment)]  # fmt: skip
+    matrix = scipy.sparse.lil_matrix((2 * m * n, 2 * m * n))
+    for first, second, value in links:
+        for a, b, x in zip(first.ravel(), second.ravel(), np.broadcast_to(value, first.shape).ravel(), strict=True):
+            matrix[a, a] += x
+            matrix[b, b] += x
+            matrix[a, b] -= x
+            matrix[b, a] -= x
+    source, out = 1 / (lines.word_segment + lines.driver), 1 / (lines.bit_segment + lines.sense)
+    right = np.zeros((2 * m * n, m))
+    for i in range(m):
+        for node in (word[i, 0], word[i, -1])[: 2 if lines.both_ends else 1]:
+            matrix[node, node] += source
+            right[node, i] += source
+    for j in range(n):
+        matrix[bit[-1, j], bit[-1, j]] += out
+    return matrix.tocsc(), right, out
+
+
+def reference(g: np.ndarray, lines: Lines) -> np.ndarray:
+    """Return the transfer matrix by one sparse factorisation of all nodes."""
+    m, n = g.shape
+    matrix, right, out = nodal(g, lines)
+    potential = splu(matrix).solve(right)  # (node, input)
+    return out * potential[2 * m * n - n :].T
+
+
+@pytest.mark.parametrize("lines", LINES, ids=str)
+@pytest.mark.parametrize("shape", [(5, 4), (4, 7), (20, 30), (1, 5), (5, 1), (1, 1)], ids=str)
+def test_agrees_with_the_nodal_equations(shape, lines):
+    g = arrays(*shape)
+    expected = reference(g.numpy(), lines)
+    found = transfer_matrix(g, lines).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-11 * expected.max())  # the sparse solution's own error
+
+
+def test_arrays_are_solved_together():
+    g = arrays(2, 3, 6, 5)
+    together = transfer_matrix(g, LINES[0])
+    for index in np.ndindex(2, 3):
+        torch.testing.assert_close(together[index], transfer_matrix(g[index], LINES[0]), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e2, 1e3])  # r G n
+def test_a_long_array_obeys_kirchhoffs_laws(strength):
+    """With 96 x 96 devices: the outputs' sum is the current that the drivers send in, by the nodal equations."""
+    n = 96
+    g = arrays(n, n)
+    r = strength / (n * float(g.mean()))
+    lines = Lines(r, r)
+    transfer = transfer_matrix(g, lines).numpy()
+    matrix, right, out = nodal(g.numpy(), lines)
+    potential = splu(matrix).solve(right[:, :3])
+    sent = np.array([(1 / r) * (1 - potential[k * n, k]) for k in range(3)])  # through the first segment of its line
+    back = np.array([sum(potential[i * n, k] / r for i in range(n) if i != k) for k in range(3)])  # into the others
+    np.testing.assert_allclose(transfer[:3].sum(1), sent - back, rtol=0, atol=1e-9 * transfer.max())
+    np.testing.assert_allclose(transfer[:3], out * potential[2 * n * n - n :].T, rtol=0, atol=1e-9 * transfer.max())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [Lines(0, 5), Lines(5, 0), Lines(0, 0, 5), Lines(0, 0, 0, 5), Lines(0, 0, 3, 5), Lines(0, 5, 3, 0, both_ends=True)],
+    ids=str,
+)
+def test_a_resistance_of_zero_is_the_limit_of_small_ones(lines):
+    g = arrays(6, 5)
+    small = Lines(*(max(getattr(lines, k), 1e-7) for k in ("word_segment", "bit_segment")), lines.driver, lines.sense,
+                  lines.both_ends)  # fmt: skip
+    torch.testing.assert_close(transfer_matrix(g, lines), transfer_matrix(g, small), rtol=1e-9, atol=0)
+
+
+def test_one_device_is_a_series_of_resistors():
+    g = torch.tensor([[1e-3]], dtype=torch.float64)
+    found = transfer_matrix(g, Lines(1, 2, 30, 40))
+    assert float(found) == pytest.approx(1 / (1e3 + 1 + 2 + 30 + 40), rel=1e-14)
+
+
+def test_drivers_without_segments_share_the_current():
+    """One word line behind a driver R: I_j = V G_j / (1 + R sum G)."""
+    g = arrays(1, 7)
+    torch.testing.assert_close(transfer_matrix(g, Lines(driver=1e3)), g / (1 + 1e3 * g.sum()), rtol=1e-13, atol=0)
+
+
+def test_no_resistance_is_the_ideal_array():
+    g = arrays(6, 5)
+    assert torch.equal(transfer_matrix(g, Lines()), g)
+    v = torch.rand(3, 6, dtype=torch.float64)
+    assert torch.equal(currents(v, g, Lines()), v @ g)
+
+
+def test_a_very_small_resistance_changes_nothing():
+    g = arrays(8, 6)
+    torch.testing.assert_close(transfer_matrix(g, Lines(1e-14, 1e-14, 1e-14, 1e-14)), g, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("lines", [*LINES, Lines(0, 20, 3, 4), Lines(10, 0), Lines(driver=3), Lines(sense=5)], ids=str)
+def test_currents_of_a_batch_are_those_of_the_transfer_matrix(lines):
+    g, v = arrays(2, 6, 5), torch.rand(2, 3, 6, dtype=torch.float64)
+    torch.testing.assert_close(currents(v, g, lines), v @ transfer_matrix(g, lines), rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [Lines(1e-3, 2e-3, 3e-4, 4e-4), Lines(1e-3, 2e-3, 3e-4, 4e-4, both_ends=True), Lines(0, 0.2, 0.03, 0),
+     Lines(0.1, 0), Lines(driver=0.3), Lines(sense=0.5), Lines(10, 10, 0.1)],
+    ids=str,
+)  # fmt: skip
+def test_gradients(lines):
+    g = (1e4 * arrays(2, 5, 4)).requires_grad_()  # of order one, for the check's absolute tolerance
+    v = torch.rand(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v, g: currents(v, g, lines), (v, g))
+
+
+def test_single_precision_is_kept_and_close():
+    g, v = arrays(32, 16), torch.rand(4, 32, dtype=torch.float64)
+    found = currents(v.float(), g.float(), Lines(0.35, 0.32))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), currents(v, g, Lines(0.35, 0.32)), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_impossible_resistances_are_refused(value):
+    with pytest.raises(OptionError, match="bit_segment"):
+        Lines(bit_segment=value)
