@@ -109,11 +109,11 @@ def currents(voltage: torch.Tensor, conductance: torch.Tensor, lines: Lines) -> 
 
 
 class _Currents(torch.autograd.Function):
-    """I of a batch of voltages, by `_Factors`."""
+    """I of a batch of voltages, by `Factors`."""
 
     @staticmethod
     def forward(ctx, voltage: torch.Tensor, conductance: torch.Tensor, lines: Lines) -> torch.Tensor:
-        factors = _Factors(conductance.detach(), lines)
+        factors = Factors(conductance.detach(), lines)
         out, potential = factors.solve(voltage.detach())
         ctx.factors, ctx.voltage, ctx.potential = factors, voltage.detach(), potential
         return out
@@ -124,7 +124,7 @@ class _Currents(torch.autograd.Function):
         return by_voltage, by_conductance, None
 
 
-class _Factors:
+class Factors:
     """Norton admittances behind each segment of the bit lines, kept for solutions with any number of inputs."""
 
     def __init__(self, g: torch.Tensor, lines: Lines) -> None:
@@ -149,20 +149,58 @@ class _Factors:
 
     def solve(self, voltage: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the output currents (..., batch, bit_line) and the bit lines' potentials (word_line, ...)."""
+        return self._potentials([self._short(voltage, i) for i in range(self.g.shape[-2])], None)
+
+    def respond(
+        self, voltage: torch.Tensor, source: torch.Tensor | None, end: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the devices' voltages (..., batch, word_line, bit_line) and the currents (..., batch, bit_line).
+
+        Parameters
+        ----------
+        voltage : (..., batch, word_line) of the drivers.
+        source : (..., batch, word_line, bit_line) currents [A] in parallel with the devices, from word to bit line.
+        end : (..., batch, bit_line) potentials of the bit lines' ends, 0 if not given.
+        """
         m = self.g.shape[-2]
-        through: list[torch.Tensor] = []  # short-circuit currents behind each segment, (..., batch, bit_line)
+        impedances = [self.words.impedance(i) for i in range(m)]
+        short = []
         for i in range(m):
-            j = voltage[..., i, None] * self.total[i].unsqueeze(-2)
-            if i:
-                j = j + through[-1]
+            j = self._short(voltage, i)
+            if source is not None:
+                d = source[..., i, :]
+                j = j + d - self.g[..., i, None, :] * (d @ impedances[i])
+            short.append(j)
+        out, potential = self._potentials(short, end)
+        across = []
+        for i in range(m):
+            x = voltage[..., i, None] - potential[i]
+            inner = self.g[..., i, None, :] * x
+            if source is not None:
+                inner = inner + source[..., i, :]
+            across.append(x - inner @ impedances[i])
+        return torch.stack(across, dim=-2), out
+
+    def _short(self, voltage: torch.Tensor, i: int) -> torch.Tensor:
+        return voltage[..., i, None] * self.total[i].unsqueeze(-2)
+
+    def _potentials(self, short: list[torch.Tensor], end: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the outputs and potentials of bit lines whose nodes are fed the currents `short`."""
+        m = len(short)
+        through: list[torch.Tensor] = []  # short-circuit currents behind each segment, (..., batch, bit_line)
+        for i, j in enumerate(short):
+            j = j + through[-1] if i else j
             inverse = self.inverse[i]
             through.append(j if inverse is None else j @ inverse)
-        potential = torch.empty((m, *through[0].shape), dtype=self.g.dtype, device=self.g.device)
-        potential[m - 1] = through[-1] * self.segment(m - 1)
+        out = through[-1] if end is None else through[-1] - end @ self.behind[-1]
+        potential = torch.empty((m, *out.shape), dtype=out.dtype, device=out.device)
+        potential[m - 1] = out * self.segment(m - 1)
+        if end is not None:
+            potential[m - 1] += end
         for i in range(m - 2, -1, -1):
             below = potential[i + 1]
             potential[i] = below + self.segment(i) * (through[i] - below @ self.behind[i])
-        return through[-1], potential
+        return out, potential
 
     def adjoint(
         self, voltage: torch.Tensor, potential: torch.Tensor, y: torch.Tensor
@@ -212,17 +250,17 @@ class _Words:
     def admittance(self, i: int) -> torch.Tensor:
         """Return S_i (..., bit_line, bit_line) [S]."""
         g = self.g[..., i, :]
-        s = -(g.unsqueeze(-1) * self._impedance(i) * g.unsqueeze(-2))
+        s = -(g.unsqueeze(-1) * self.impedance(i) * g.unsqueeze(-2))
         s.diagonal(dim1=-2, dim2=-1).add_(g)
         return s
 
     def share(self, i: int) -> torch.Tensor:
         """Return B_i = 1 - A_i^-1 D_i: with bit lines at u, the devices have the voltages B_i (V_i - u)."""
-        b = -(self._impedance(i) * self.g[..., i, None, :])
+        b = -(self.impedance(i) * self.g[..., i, None, :])
         b.diagonal(dim1=-2, dim2=-1).add_(1.0)
         return b
 
-    def _impedance(self, i: int) -> torch.Tensor:
+    def impedance(self, i: int) -> torch.Tensor:
         """Return A_i^-1 (..., bit_line, bit_line) [Ohm]."""
         g = self.g[..., i, :]
         if self.lines.word_segment:
