@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # Where torch comes from, when not from PyPI; for the CPU build: make TORCH_INDEX=https://download.pytorch.org/whl/cpu ...
 TORCH_INDEX ?=
+# Folder of the published measurements that some bundled models are fitted to; without it they are left as they are.
+MEASUREMENTS ?=
 PYTEST_FLAGS ?= -n 2 --dist worksteal
 
 VENV := .venv
@@ -48,11 +50,16 @@ coverage: $(VENV)/.calib-dev  ## tests with line and branch coverage (htmlcov/in
 docs: $(VENV)/.calib-docs  ## the documentation as HTML (docs/_build/index.html)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
 
-models: install  ## make datasets/ and fitted_models/ again
+models: install  ## make datasets/ and fitted_models/ again (MEASUREMENTS: folder of the published measurements)
 	$(BIN)/python datasets/generate.py
 	$(BIN)/python fitted_models/build.py
+ifneq ($(MEASUREMENTS),)
+	$(BIN)/python fitted_models/measured.py "$(MEASUREMENTS)"
+endif
 
 benchmarks: install  ## side-by-side timings
+	$(BIN)/python benchmarks/fitting.py
+	$(BIN)/python benchmarks/cycles.py
 	$(BIN)/python benchmarks/run.py
 
 clean:  ## remove .venv and everything that was made

@@ -13,6 +13,7 @@ _LAZY = {
     "fit": "calib.calibrate",
     "open_device": "calib.device_model",
     "save_device": "calib.device_model",
+    "sample_model": "calib.sampling",
     "validate": "calib.validation",
     "export": "calib.exporters",
     "train": "calib.training",

@@ -1,6 +1,7 @@
 """Measurement -> DeviceModel: which curves, which law, which window, and every characteristic that the data support."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,14 @@ import xarray as xr
 from calib import device_model, validation
 from calib.errors import FitError, OptionError
 from calib.files import stem_of
+from calib.fit_kinds import nodes_of_cycles, nodes_of_pulses, nodes_of_reads, nodes_of_writes
 from calib.fit_options import FitOptions
-from calib.fitting import conductance, curves, iv_node, population, programming, stuck
-from calib.fitting.reads import reads_nodes
-from calib.iv_models import IVModel, iv_model, names
+from calib.fitting import conductance, curves, iv_node, population, programming, regimes, selection, stuck
+from calib.fitting.doubts import say_doubts
+from calib.iv_models import IVModel
 
-RESIDUAL_THRESHOLD = 0.10
-"""Relative residual (root mean square of a curve, median over curves) above which the fit is called coarse."""
-SIMPLER_LAW_THRESHOLD = 0.03
-"""A simpler law is taken when its currents differ from the best law's by less than this, or than the noise."""
+KINDS = {"iv": "sweep", "reads": "trace", "writes": "write", "pulses": "sequence"}
+"""Kinds of experiment that a device model can be fitted to, and the dimension of each."""
 
 
 class _Report:
@@ -31,14 +31,18 @@ class _Report:
 
 
 def populations(measurement: xr.DataTree) -> list[str]:
-    """Return the names of a measurement's populations; data of one that is not named are the population ''."""
+    """Return the names of a measurement's populations.
+
+    Data of no named population belong to each of those that there are; where none is named, they are the population ''.
+    """
     found: dict[str, None] = {}
-    for node in ("iv", "reads"):
-        if node in measurement.children and "population" in measurement[node].coords:
-            found.update(dict.fromkeys(measurement[node].coords["population"].values.astype(str).tolist()))
-        elif node in measurement.children:
+    for kind in KINDS:
+        if kind in measurement.children and "population" in measurement[kind].coords:
+            found.update(dict.fromkeys(measurement[kind].coords["population"].values.astype(str).tolist()))
+        elif kind in measurement.children:
             found[""] = None
-    return list(found)
+    named = [label for label in found if label]
+    return named or list(found)
 
 
 def fit(
@@ -72,26 +76,11 @@ def fit(
     chosen = FitOptions(**options)
     part, label = _population(measurement, chosen.population)
     report = _Report()
-    if "iv" in part:
-        if "reads" in part:
-            report.warnings.append("the conductance reads beside the sweeps were not used; fit them on their own")
-        fitted, held = part["iv"], None
-        if chosen.holdout:
-            kept, held = validation.split_devices(part["iv"], chosen.holdout)
-            fitted = part["iv"].isel(sweep=np.flatnonzero(kept))
-            report.warnings.append(
-                f"{chosen.holdout:.0%} of the devices were held out for validation; this is the model of the others"
-            )
-        nodes = _fit_iv(fitted, chosen, report)
-        if held is not None:
-            _validate(nodes, part["iv"].isel(sweep=np.flatnonzero(held)), report)
-    else:
-        if chosen.holdout:
-            raise OptionError("--holdout takes I-V sweeps, but the measurement holds conductance reads; leave it out")
-        nodes = reads_nodes(
-            part["reads"], reference_voltage=chosen.reference_voltage, stuck_rule=chosen.stuck_rule,
-            warnings=report.warnings,
-        )  # fmt: skip
+    kept, held = _hold_out(part, chosen, report)
+    nodes = _nodes_of(kept, chosen, report)
+    if held:
+        built = device_model.build(nodes, name="held out")
+        nodes["validation"] = validation.validate_nodes(built, held, fitted=kept)
     root = measurement.attrs
     sources = json.loads(root.get("sources", "[]"))
     return device_model.build(
@@ -107,11 +96,52 @@ def fit(
     )
 
 
-def _validate(nodes: dict[str, xr.Dataset], iv: xr.Dataset, report: _Report) -> None:
-    """Add the validation node: the model against the devices that were held out."""
-    if "iv" not in nodes:
-        raise FitError(f"--holdout: there is no I-V law to validate: {'; '.join(report.warnings)}")
-    nodes["validation"] = validation.validation_node(device_model.build(nodes, name="held out"), iv)
+def _hold_out(
+    part: dict[str, xr.Dataset], options: FitOptions, report: _Report
+) -> tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]:
+    """Split sweeps and reads by device into those to fit and those to validate with; nothing without --holdout."""
+    if not options.holdout:
+        return part, {}
+    kept, held = dict(part), {}
+    for kind, dim in (("iv", "sweep"), ("reads", "trace")):
+        if kind in part:
+            fitted, apart = validation.split_devices(part[kind], options.holdout)
+            kept[kind] = part[kind].isel({dim: np.flatnonzero(fitted)})
+            held[kind] = part[kind].isel({dim: np.flatnonzero(apart)})
+    if not held:
+        raise OptionError(
+            f"--holdout takes I-V sweeps or conductance reads, but the measurement holds {' and '.join(part)}; "
+            "leave it out"
+        )
+    report.warnings.append(
+        f"{options.holdout:.0%} of the devices were held out for validation; this is the model of the others"
+    )
+    return kept, held
+
+
+def _nodes_of(part: dict[str, xr.Dataset], options: FitOptions, report: _Report) -> dict[str, xr.Dataset]:
+    """Fit every kind of experiment; one that gives nothing is said, unless it is the only one."""
+    fits: dict[str, Callable[[], dict[str, xr.Dataset]]] = {
+        "iv": lambda: _fit_iv(part["iv"], options, report),
+        "reads": lambda: nodes_of_reads(part["reads"], options, report.warnings, sweeps="iv" in part),
+        "writes": lambda: nodes_of_writes(part["writes"], options, report.warnings),
+        "pulses": lambda: nodes_of_pulses(part["pulses"], report.warnings),
+    }
+    nodes: dict[str, xr.Dataset] = {}
+    for kind in part:
+        try:
+            nodes = {**fits[kind](), **nodes}
+        except FitError as error:
+            if len(part) == 1:
+                raise
+            report.warnings.append(f"{kind}: nothing was fitted: {error}")
+    if {"iv", "reads"} & set(part):
+        nodes |= nodes_of_cycles(part.get("iv"), part.get("reads"), options, report.warnings)
+    if not nodes:
+        raise FitError(
+            f"the measurement holds {' and '.join(part)}, which support no characteristic: {'; '.join(report.warnings)}"
+        )
+    return nodes
 
 
 def _stem(sources: list[dict[str, str]]) -> str:
@@ -123,7 +153,7 @@ def _population(measurement: xr.DataTree, wanted: str | None) -> tuple[dict[str,
     if not found:
         kinds = ", ".join(map(str, measurement.children)) or "nothing"
         raise FitError(
-            f"the measurement holds {kinds}; a device model needs I-V sweeps or conductance reads; "
+            f"the measurement holds {kinds}; a device model needs I-V sweeps, conductance reads, writes or pulses; "
             "see what was found with 'calib inspect'"
         )
     if wanted is None and len(found) > 1:
@@ -136,15 +166,14 @@ def _population(measurement: xr.DataTree, wanted: str | None) -> tuple[dict[str,
         listed = ", ".join(f"'{item}'" for item in found)
         raise OptionError(f"there is no population '{label}' in the measurement; it holds {listed}")
     parts: dict[str, xr.Dataset] = {}
-    for key, dim in (("iv", "sweep"), ("reads", "trace")):
-        if key not in measurement.children:
+    for kind, dim in KINDS.items():
+        if kind not in measurement.children:
             continue
-        node = measurement[key].to_dataset()
-        here = (
-            node["population"].values == label if "population" in node.coords else np.full(node.sizes[dim], not label)
-        )
+        node = measurement[kind].to_dataset()
+        of = node["population"].values.astype(str) if "population" in node.coords else np.full(node.sizes[dim], "")
+        here = (of == label) | (of == "")
         if here.any():
-            parts[key] = node.isel({dim: np.flatnonzero(here)})
+            parts[kind] = node.isel({dim: np.flatnonzero(here)})
     return parts, label
 
 
@@ -160,21 +189,28 @@ def _fit_iv(node: xr.Dataset, options: FitOptions, report: _Report) -> dict[str,
         )
     _temperature(node, options, report)
     selected = {state: curves.select(node, state, polarity) for state in states}
-    law, v_max = _law_and_window(selected, options, report)
+    chosen = selection.choose(
+        selected, iv_model_name=options.iv_model, v_max=options.v_max, reference_voltage=options.reference_voltage,
+        warnings=report.warnings,
+    )  # fmt: skip
+    law, v_max = chosen.law, chosen.v_max
     v_ref = abs(options.reference_voltage)
     fits = {state: curves.fit_curves(law, part, v_max[state], v_ref) for state, part in selected.items()}
-    _coarse_fits(law, fits, report)
+    say_doubts(law, fits, v_ref, report.warnings)
     _excluded_points(selected, report)
     reads = {state: _ln_r_with_reads(node, fits[state], polarity, options, report) for state in states}
     ln_r = {state: values for state, (values, _) in reads.items()}
     censored = {state: mask for state, (_, mask) in reads.items()}
+    ln_r = {s: conductance.at_floor(ln_r[s], censored[s], fits[s].curves.floor, v_ref) for s in states}
     nodes: dict[str, xr.Dataset] = {}
-    live = _add_stuck(nodes, fits, ln_r, options, report)
+    live = _add_stuck(nodes, fits, ln_r, censored, options, report)
     _add_population(nodes, law, fits, iv_node.by_level(fits, ln_r, live), options, node, polarity, report)
-    _add_conductance(nodes, node, fits, ln_r, live, options, report)
-    _add_programming(nodes, fits, ln_r, {s: live[s] & ~censored[s] for s in live}, report)
+    _add_conductance(nodes, node, fits, ln_r, live, censored, options, report)
+    _add_programming(nodes, fits, ln_r, live, censored, report)
     if not nodes:
         raise FitError(iv_node.too_few(law, fits))
+    if chosen.node is not None:
+        nodes["selection"] = chosen.node
     nodes["examples"] = iv_node.examples_node(node, states, polarity, max(v_max.values()))
     return nodes
 
@@ -196,58 +232,6 @@ def _temperature(node: xr.Dataset, options: FitOptions, report: _Report) -> None
             "no temperature is known, so quantities that need one (d epsilon of Poole-Frenkel) are not given; "
             "state it with --temperature"
         )
-
-
-def _law_and_window(
-    selected: dict[str, curves.Curves], options: FitOptions, report: _Report
-) -> tuple[IVModel, dict[str, float]]:
-    """Choose the law, and per state the window in which it is fitted."""
-    wanted = names() if options.iv_model == "auto" else [options.iv_model]
-    laws = sorted((iv_model(name) for name in wanted), key=lambda law: len(law.parameters))
-    best = laws[-1]
-    v_max: dict[str, float] = {}
-    for state, part in selected.items():
-        if options.v_max is not None:
-            v_max[state] = options.v_max
-            continue
-        v_max[state], misfit = curves.supported_window(best, part)
-        if misfit > curves.MISFIT_THRESHOLD:
-            report.warnings.append(
-                f"state '{state}': {best.name} misses the curves by {misfit:.1%} even in the smallest window "
-                f"(to {v_max[state]:g} V); another law would serve it better"
-            )
-    for law in laws[:-1]:
-        differences = {s: _difference(law, best, part, v_max[s]) for s, part in selected.items()}
-        if all(difference <= max(noise, SIMPLER_LAW_THRESHOLD) for difference, noise in differences.values()):
-            listed = ", ".join(f"{100 * d:.2g} % ({s})" for s, (d, _) in differences.items())
-            report.warnings.append(
-                f"{law.name} was taken: {best.name} differs from it by {listed} over the window, less than the larger "
-                f"of the noise and {SIMPLER_LAW_THRESHOLD:.0%}"
-            )
-            return law, v_max
-    return best, v_max
-
-
-def _difference(simple: IVModel, best: IVModel, part: curves.Curves, v_max: float) -> tuple[float, float]:
-    """Return how far the currents of two fitted laws are apart, and the noise, both relative, median over curves."""
-    _, current = curves.in_window(part, v_max)
-    fits = [curves.fit_window(law, part, v_max) for law in (simple, best)]
-    difference = np.abs(fits[0][1] - fits[1][1])  # residuals are relative to the same measured current
-    clear = np.isfinite(difference) & (np.abs(current) > 0.2 * np.nan_to_num(np.abs(current)).max(1, keepdims=True))
-    residual = np.abs(fits[1][1][clear])
-    if not clear.any():
-        return 0.0, 0.0
-    return float(np.quantile(difference[clear], 0.75)), 1.4826 * float(np.median(residual))
-
-
-def _coarse_fits(law: IVModel, fits: dict[str, curves.CurveFits], report: _Report) -> None:
-    for state, part in fits.items():
-        residual = float(np.median(part.relative_rms[part.ok])) if part.ok.any() else 0.0
-        if residual > RESIDUAL_THRESHOLD:
-            report.warnings.append(
-                f"state '{state}': the curves scatter by {residual:.0%} about {law.name} in its window (median over "
-                "curves); they are noisy there, or follow another law"
-            )
 
 
 def _excluded_points(selected: dict[str, curves.Curves], report: _Report) -> None:
@@ -276,22 +260,15 @@ def _ln_r_with_reads(
         report.warnings.append(
             f"state '{fits.curves.state}': {int(failed.sum())} of {len(failed)} curves could not be fitted (first: "
             f"{example}); their resistance is the measured one where there is one, "
-            f"{int((failed & censored).sum())} of them at the noise floor, which the programming spread leaves out"
+            f"{int((failed & censored).sum())} of them at the noise floor, which the programming spread takes as "
+            "larger than the floor allows to measure"
         )
     return np.where(failed, fallback, fits.ln_r), failed & censored
 
 
-def _per_device(fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the device of every conductance, and the conductances."""
-    device = np.concatenate([fits[state].curves.device for state in fits])
-    g = np.exp(-np.concatenate([ln_r[s] for s in fits]))
-    keep = np.isfinite(g)
-    return device[keep], g[keep]
-
-
 def _add_stuck(
-    nodes: dict[str, xr.Dataset], fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray], options: FitOptions,
-    report: _Report,
+    nodes: dict[str, xr.Dataset], fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray],
+    censored: dict[str, np.ndarray], options: FitOptions, report: _Report,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Add the stuck node where set and reset were measured; return per state which curves are of live devices."""
     everyone = {state: np.ones(len(part.curves), dtype=bool) for state, part in fits.items()}
@@ -303,17 +280,22 @@ def _add_stuck(
             else "stuck devices: not found, because no set and reset cycles were measured"
         )
         return everyone
-    device, g = _per_device(fits, ln_r)
-    labels, index = np.unique(device, return_inverse=True)
+    device = np.concatenate([part.curves.device for part in fits.values()])
+    g = np.exp(-np.concatenate([ln_r[s] for s in fits]))
+    limit = np.where(np.concatenate([censored[s] for s in fits]), g, np.nan)
+    keep = np.isfinite(g)
+    labels, low, high, mean, under = stuck.device_extremes(device[keep], g[keep], limit[keep])
     if len(labels) < 2:
         report.warnings.append("stuck devices: not found, because one device was measured; several are needed")
         return everyone
-    low, high = np.full(len(labels), np.inf), np.zeros(len(labels))
-    np.minimum.at(low, index, g)
-    np.maximum.at(high, index, g)
-    mean = np.bincount(index, g) / np.bincount(index)
-    nodes["stuck"] = stuck.stuck_node(labels, low, high, mean, options.stuck_rule)
-    dead = set(labels[stuck.is_stuck(low, high, options.stuck_rule)])
+    nodes["stuck"] = stuck.stuck_node(labels, low, high, mean, options.stuck_rule, under)
+    hidden = int(nodes["stuck"]["n_undecided"])
+    if hidden:
+        report.warnings.append(
+            f"{hidden} of {len(labels)} devices go below the instrument's noise floor and were not seen to switch far "
+            "enough above it: whether they are stuck is not known, and they are not counted"
+        )
+    dead = set(nodes["stuck"]["stuck_device"].values.astype(str))
     if dead:
         some = f"{', '.join(sorted(dead)[:5])}{', ...' if len(dead) > 5 else ''}"
         report.warnings.append(
@@ -330,6 +312,7 @@ def _add_population(
     usable = {}
     for state, part in fits.items():
         kept = iv_node.only(part, part.ok & live[state])
+        kept = iv_node.only(kept, population.measurable(law, kept))
         if len(kept.curves) < population.MINIMUM_CURVES:
             report.warnings.append(
                 f"state '{state}': no population law, because {len(kept.curves)} curves could be fitted and at least "
@@ -339,10 +322,13 @@ def _add_population(
         usable[state] = kept
     if not usable:
         return
-    lines = population.fit_lines(law, usable, abs(options.reference_voltage))
+    v_ref = abs(options.reference_voltage)
+    lines = population.fit_lines(law, usable, v_ref, report.warnings)
+    split = {state: regimes.find(law, part, v_ref, lines[state], report.warnings) for state, part in usable.items()}
     nodes["iv"] = iv_node.iv_node(
-        law, usable, fits, lines, form=options.form, reference_voltage=options.reference_voltage, polarity=polarity
-    )
+        law, usable, fits, lines, form=options.form, reference_voltage=options.reference_voltage, polarity=polarity,
+        split=[found for found in split.values() if found is not None],
+    )  # fmt: skip
     temperature = options.temperature
     if temperature is None and "temperature" in node.coords:
         stated = np.unique(node["temperature"].values[np.isfinite(node["temperature"].values)])
@@ -353,64 +339,62 @@ def _add_population(
 
 def _add_conductance(
     nodes: dict[str, xr.Dataset], node: xr.Dataset, fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray],
-    live: dict[str, np.ndarray], options: FitOptions, report: _Report,
+    live: dict[str, np.ndarray], censored: dict[str, np.ndarray], options: FitOptions, report: _Report,
 ) -> None:  # fmt: skip
     voltages = conductance.read_voltages(node, options.reference_voltage)
     states = list(fits)
     tables = conductance.state_tables(node, states, voltages)
-    medians = {}
+    medians: dict[str, dict[str, float]] = {}
+    cycles: dict[str, np.ndarray] = {}
     for state, part in fits.items():
         keep = live[state] & np.isfinite(ln_r[state])
         device = part.curves.device[keep]
-        g = np.exp(-ln_r[state][keep])
+        g = cycles[state] = np.exp(-ln_r[state][keep])
         medians[state] = {name: float(np.median(g[device == name])) for name in np.unique(device)}
+    q = (0.5, 0.5)
     if {"lrs", "hrs"} <= set(medians):
         shared = sorted(set(medians["lrs"]) & set(medians["hrs"]))
-        low = np.array([medians["hrs"][d] for d in shared])
-        high = np.array([medians["lrs"][d] for d in shared])
+        low, high = (np.array([medians[state][d] for d in shared]) for state in ("hrs", "lrs"))
         rule = "median over devices of each device's median conductance in its high- and low-resistance state"
+        if len(shared) == 1:
+            low, high = cycles["hrs"], cycles["lrs"]
+            rule = "medians of the cycles of one device in its two states; other devices may differ"
     else:
-        values = np.array([g for state in medians.values() for g in state.values()])
-        low, high = (np.quantile(values, [q]) if len(values) else values for q in (0.05, 0.95))
+        low = high = np.array([g for state in medians.values() for g in state.values()])
+        q = (0.05, 0.95)
         rule = "5 and 95 % quantiles of the conductances of all devices (no set and reset states were measured)"
-    if not len(low) or not np.median(low) < np.median(high):
+    if not len(low) or not np.quantile(low, q[0]) < np.quantile(high, q[1]):
         why = "its two states do not differ" if len(medians) > 1 else "one device in one state has no range"
         report.warnings.append(f"conductance range: not found, because {why}")
         return
     nodes["conductance"] = xr.Dataset(
-        {**conductance.range_of(low, high), **tables},
+        {**conductance.range_of(low, high, q), **tables},
         coords={"state": states, "read_voltage": ("read_voltage", voltages, {"units": "V"}),
                 "quantile": list(conductance.QUANTILES), "bound": ["low", "high"]},
         attrs={"reference_voltage": options.reference_voltage, "rule": rule},
     )  # fmt: skip
+    hidden = np.concatenate([ln_r[state][censored[state]] for state in fits])
+    if len(hidden) and float(nodes["conductance"]["g_off"]) <= np.exp(-np.nanmin(hidden)) * (1 + 1e-9):
+        report.warnings.append("conductance range: G_off lies at the instrument's noise floor; the true one is smaller")
 
 
 def _add_programming(
     nodes: dict[str, xr.Dataset], fits: dict[str, curves.CurveFits], ln_r: dict[str, np.ndarray],
-    live: dict[str, np.ndarray], report: _Report,
+    live: dict[str, np.ndarray], censored: dict[str, np.ndarray], report: _Report,
 ) -> None:  # fmt: skip
-    states: dict[str, tuple[np.ndarray, np.ndarray, float]] = {}
+    states: dict[str, tuple[np.ndarray, np.ndarray, float, np.ndarray]] = {}
     for state, part in fits.items():
         keep = live[state] & np.isfinite(ln_r[state])
-        if keep.sum() < 2:
+        seen = keep & ~censored[state]
+        if seen.sum() < 2:
             report.warnings.append(f"programming spread of state '{state}': not found, because it takes two curves")
             continue
-        error = float(np.nanmean(np.nan_to_num(part.ln_r_stderr[keep]) ** 2))
-        states[state] = (ln_r[state][keep], part.curves.device[keep], error)
+        error = float(np.nanmean(np.nan_to_num(part.ln_r_stderr[seen]) ** 2))
+        states[state] = (ln_r[state][keep], part.curves.device[keep], error, censored[state][keep])
     if not {"lrs", "hrs"} & set(fits):
         report.warnings.append("programming spread: not found, because no programmed states were measured")
         return
     if not states:
         return
     nodes["programming"] = programming.programming_node(states)
-    for state, (values, devices, _) in states.items():
-        n = len(np.unique(devices))
-        if n == len(values):
-            report.warnings.append(
-                f"programming spread of state '{state}': device-to-device and cycle-to-cycle are not separated, "
-                "because each device was measured in one cycle"
-            )
-        elif n == 1:
-            report.warnings.append(
-                f"programming spread of state '{state}': cycle-to-cycle only, because one device was measured"
-            )
+    report.warnings += programming.sentences(nodes["programming"])

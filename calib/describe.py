@@ -21,8 +21,9 @@ from calib.formatting import (
     spelled,
 )
 from calib.iv_models import iv_model
+from calib.state_names import state_name
+from calib.validation_tables import comparison_section, validation_json, validation_section
 
-STATE_NAMES = {"lrs": "low-resistance state (lrs)", "hrs": "high-resistance state (hrs)", "all": "all curves"}
 FORMS = {
     "anchored": "anchored: the shape is drawn given ln R, the scale is solved so that I(V_ref) = V_ref / R",
     "paper": "paper: all parameters are drawn given ln R (Joksas et al. 2022)",
@@ -47,7 +48,8 @@ def describe(tree: xr.DataTree) -> list[Section]:
     for member in c.members(tree):
         sections += member.sections(tree[member.node].to_dataset(), tree)
     if "validation" in tree.children:
-        sections.append(validation_section(tree["validation"].to_dataset()))
+        node = tree["validation"].to_dataset()
+        sections += [section for section in (validation_section(node), comparison_section(node)) if section]
     for title, key in (("Warnings", "warnings"), ("Assumptions", "assumptions")):
         sentences = attribute(tree, key)
         if sentences:
@@ -57,11 +59,6 @@ def describe(tree: xr.DataTree) -> list[Section]:
         rows = tuple((name, meaning) for name, _, meaning in lacking)
         sections.append(Section("Not in this model", ("characteristic", "what it would say"), rows))
     return sections
-
-
-def state_name(state: str) -> str:
-    """Return a state's name in words."""
-    return STATE_NAMES.get(state, state)
 
 
 def _states(node: xr.Dataset) -> list[str]:
@@ -94,7 +91,7 @@ def _law_rows(node: xr.Dataset) -> list[tuple[str, str]]:
     temperature = node.attrs.get("temperature")
     polarity = str(node.attrs.get("polarity", ""))
     return [
-        ("I-V law", f"{model.title}, I = {model.expression}"),
+        ("I-V law", f"{model.title}, {model.equation}"),
         ("form", FORMS.get(str(node.attrs["form"]), str(node.attrs["form"]))),
         ("reference voltage", f"{float(node.attrs['reference_voltage']):g} V, at which R = V / I is defined"),
         ("polarity", f"fitted on the {polarity} branches" if polarity else ""),
@@ -120,13 +117,51 @@ def law_section(tree: xr.DataTree, node: xr.Dataset, state: str) -> Section:
         rows.append((
             f"ln({name} / {spelled(unit)})" if log and spelled(unit) else f"ln {name}" if log else name,
             "" if log else spelled(unit), number("intercept"), number("slope"),
-            format_estimate(*c.spread(node, state, name)), format_quantity(typical[name], unit),
+            *((number("value_at_centre"),) if "value_at_centre" in node else ()),
+            _with_interval(node, "spread", *c.spread(node, state, name), **pick), format_quantity(typical[name], unit),
             model.parameter(name).meaning,
         ))  # fmt: skip
-    columns = ("parameter", "unit", "intercept", "slope per ln R", "spread", "at the median R", "meaning")
+    centre = math.exp(c.scalar(node, "centre", state=state)) if "centre" in node else c.NAN
+    columns = (
+        "parameter", "unit", "intercept", "slope per ln R",
+        *((f"at {format_quantity(centre, 'ohm')}",) if "value_at_centre" in node else ()),
+        "spread (95 %)", "at the median R", "meaning",
+    )  # fmt: skip
     return Section(
         f"I-V law: {state_name(state)}", columns, tuple(rows), tuple(_law_notes(node, model, state, typical))
     )
+
+
+def _with_interval(node: xr.Dataset, key: str, value: float, stderr: float, **pick: str) -> str:
+    """Return a value with its 95 % interval where the node holds one, else with its standard error."""
+    if f"{key}_bound" not in node or not math.isfinite(value):
+        return format_estimate(value, stderr)
+    low, high = c.interval_of(node, key, **pick)
+    return (
+        f"{format_estimate(value)} ({format_interval(low, high)})"
+        if math.isfinite(low + high)
+        else (format_estimate(value, stderr))
+    )
+
+
+def _regime_notes(node: xr.Dataset, model: Any, state: str) -> list[str]:
+    """Say where the line of a state changes, and how."""
+    if "regime_state" not in node:
+        return []
+    here = node.isel(segment=np.flatnonzero(node["regime_state"].values.astype(str) == state))
+    if not here.sizes["segment"]:
+        return []
+    slopes = ", ".join(
+        f"{name} {format_estimate(float(here['regime_slope'].values[0, k]))} below and "
+        f"{format_estimate(float(here['regime_slope'].values[-1, k]))} above"
+        for k, name in enumerate(map(str, node["parameter"].values))
+        if name != model.scale
+    )
+    return [
+        f"the line changes at R = {format_quantity(math.exp(float(here['regime_break'][0])), 'ohm')}: slope per ln R "
+        f"of {slopes} ({int(here['n_regime_curves'][0])} and {int(here['n_regime_curves'][-1])} curves, BIC lower by "
+        f"{float(here['regime_bic_drop'][0]):.0f})"
+    ]
 
 
 def _law_notes(node: xr.Dataset, model: Any, state: str, typical: dict[str, float]) -> list[str]:
@@ -134,6 +169,10 @@ def _law_notes(node: xr.Dataset, model: Any, state: str, typical: dict[str, floa
     rms = c.scalar(node, "rms", state=state)
     if math.isfinite(rms):
         notes[0] += f", residual {format_percent(rms)} rms (median over curves)"
+    notes += _regime_notes(node, model, state)
+    left = c.scalar(node, "n_at_bound", state=state)
+    if left > 0:
+        notes.append(f"{plural(int(left), 'curve')} with a parameter at its bound not in the line")
     failed = _failed(node, state)
     if failed:
         notes.append(failed)
@@ -162,11 +201,13 @@ def resistance_section(node: xr.Dataset) -> Section:
     for state in _states(node):
         q05, q50, q95 = (math.exp(c.quantile(node, state, q)) for q in (0.05, 0.5, 0.95))
         sigma = c.scalar(node, "ln_r_std", state=state), c.scalar(node, "ln_r_std_stderr", state=state)
-        mean, error = c.scalar(node, "ln_r_mean", state=state), c.scalar(node, "ln_r_mean_stderr", state=state)
-        interval = format_interval(math.exp(mean - c.Z_95 * error), math.exp(mean + c.Z_95 * error), "ohm")
+        mean = c.scalar(node, "ln_r_mean", state=state)
+        low, high = c.interval_of(node, "ln_r_mean", state=state)
+        interval = format_interval(math.exp(low), math.exp(high), "ohm")
         rows.append((
             state_name(state), format_quantity(q50, "ohm"), format_interval(q05, q95, "ohm"),
-            format_quantity(math.exp(mean), "ohm"), interval, format_estimate(*sigma), c.sample_size(node, state),
+            format_quantity(math.exp(mean), "ohm"), interval, _with_interval(node, "ln_r_std", *sigma, state=state),
+            c.sample_size(node, state),
         ))  # fmt: skip
     columns = ("state", "median", "5 to 95 %", "geometric mean", "its 95 % interval", "spread of ln R", "sample")
     note = f"R = V / I of the fitted law at {abs(float(node.attrs['reference_voltage'])):g} V"
@@ -200,11 +241,16 @@ def _conductance_table(node: xr.Dataset) -> Section:
             if "g_quantile" in here:
                 low, high = np.interp((0.05, 0.95), here["quantile"].values, here["g_quantile"].values)
             values = [float(here["minimum"]), low, float(here["median"]), high, float(here["maximum"])]
+            interval = (format_interval(*c.bounds(here, "median_bound"), "S"),) if "median_bound" in node else ()
+            shown = [format_quantity(value, "S") for value in values]
             rows.append((
-                state_name(state), f"{float(voltage):g} V", *(format_quantity(value, "S") for value in values),
+                state_name(state), f"{float(voltage):g} V", *shown[:3], *interval, *shown[3:],
                 *(str(int(here[key])) if key in here else UNKNOWN for key in ("n", "n_censored")),
             ))  # fmt: skip
-    columns = ("state", "read at", "smallest", "5 %", "median", "95 %", "largest", "reads", "at the noise floor")
+    between = ("its 95 % interval",) if "median_bound" in node else ()
+    columns = (
+        "state", "read at", "smallest", "5 %", "median", *between, "95 %", "largest", "reads", "at the noise floor"
+    )  # fmt: skip
     return Section("Conductance as measured", columns, tuple(rows), ("reads of all devices, stuck ones included",))
 
 
@@ -213,22 +259,32 @@ def programming_section(node: xr.Dataset) -> Section:
 
     def sigma(key: str, state: str) -> str:
         value = c.scalar(node, key, state=state)
-        return (
-            format_estimate(value, c.scalar(node, f"{key}_stderr", state=state))
-            if math.isfinite(value)
-            else "not separated"
-        )
+        if not math.isfinite(value):
+            return "not separated"
+        return _with_interval(node, key, value, c.scalar(node, f"{key}_stderr", state=state), state=state)
 
-    rows = tuple(
-        (
+    rows = []
+    notes = [str(node.attrs[key]) for key in ("statement", "method") if node.attrs.get(key)]
+    for state in _states(node):
+        rows.append((
             state_name(state), format_quantity(c.scalar(node, "r_median", state=state), "ohm"),
             *(sigma(key, state) for key in ("sigma", "sigma_d2d", "sigma_c2c")), c.programming_size(node, state),
-        )
-        for state in _states(node)
-    )  # fmt: skip
+        ))  # fmt: skip
+        if c.scalar(node, "n_censored", state=state) > 0:
+            notes.append(
+                f"{state}: {int(c.scalar(node, 'n_censored', state=state))} resistances lie beyond the instrument's "
+                f"noise floor; without them the total is {sigma('sigma_observed', state)}"
+            )
+        slope = c.scalar(node, "sigma_c2c_slope", state=state)
+        if math.isfinite(slope):
+            low, high = c.interval_of(node, "sigma_c2c_slope", state=state)
+            p = c.scalar(node, "sigma_c2c_slope_p", state=state)
+            notes.append(
+                f"{state}: the cycle-to-cycle sigma goes as R^s within the state, s = {format_estimate(slope)} (95 %: "
+                f"{format_interval(low, high)}; p = {p:.2g} for no dependence)"
+            )
     columns = ("state", "median R", "total", "device to device", "cycle to cycle", "sample")
-    notes = [str(node.attrs[key]) for key in ("statement", "method") if node.attrs.get(key)]
-    return Section("Programming spread (sigma of ln R)", columns, rows, tuple(notes))
+    return Section("Programming spread (sigma of ln R)", columns, tuple(rows), tuple(notes))
 
 
 def stuck_section(node: xr.Dataset) -> Section:
@@ -241,41 +297,30 @@ def stuck_section(node: xr.Dataset) -> Section:
         ("exact 95 % interval", f"{format_interval(100 * low, 100 * high)} %" if math.isfinite(low) else UNKNOWN),
         ("stuck devices", "assumed, not counted" if assumed and not n else f"{k} of {n}"),
     ]
-    where = [(label, f"n_stuck_{key}") for label, key in (("on", "on"), ("off", "off"), ("neither", "other"))]
-    if all(key in node for _, key in where) and k:
-        rows.append(("stuck near", ", ".join(f"{label} {int(node[key])}" for label, key in where if int(node[key]))))
+    where = [(label, key) for label, key in (("on", "on"), ("off", "off"), ("neither", "other"))]
+    if all(f"n_stuck_{key}" in node for _, key in where) and k:
+        near = [(label, int(node[f"n_stuck_{key}"])) for label, key in where]
+        rows.append(("stuck near", ", ".join(f"{label} {count}" for label, count in near if count)))
+        ends = [(label, c.bounds(node, f"probability_{key}_bound")) for label, key in where]
+        if all(math.isfinite(sum(pair)) for _, pair in ends):
+            known = [f"{label} {format_interval(100 * low, 100 * high)} %" for label, (low, high) in ends]
+            rows.append(("their exact 95 % intervals", ", ".join(known)))
+    if "n_undecided" in node and int(node["n_undecided"]):
+        rows.append(("not known, at the noise floor", plural(int(node["n_undecided"]), "device")))
     if node.sizes.get("stuck_device"):
         g = node["conductance"].values
         between = format_interval(float(g.min()), float(g.max()), "S") if len(g) > 1 else format_quantity(g[0], "S")
         rows.append(("their conductance", between))
         rows.append(("width of the kernel density", format_quantity(float(node["bandwidth"]), "S")))
+    if "n_stuck_at_threshold" in node:
+        counts = zip(node["threshold"].values, node["n_stuck_at_threshold"].values, strict=True)
+        rows.append(("at other thresholds", ", ".join(f"{count} at {threshold:g}" for threshold, count in counts)))
     if "n_stuck_by_other_rule" in node:
         rows.append(("by the other rule", f"{int(node['n_stuck_by_other_rule'])} of {n}"))
     notes = [f"rule: {node.attrs['rule']}"] if node.attrs.get("rule") else []
     notes += [f"other rule: {node.attrs['other_rule']}"] if node.attrs.get("other_rule") else []
     notes += ["part of this is an assumption, not a measurement: see the assumptions"] if assumed else []
     return Section("Stuck devices", ("property", "value"), tuple(rows), tuple(notes))
-
-
-def validation_section(node: xr.Dataset) -> Section:
-    """Return the coverage of the predictive intervals on devices that the model was not fitted to."""
-    rows = []
-    for level in node["level"].values:
-        here = node.sel(level=level)
-        low, high = (100 * float(value) for value in here["coverage_bound"].values)
-        for state in _states(node):
-            at = here.sel(state=state)
-            rows.append((
-                f"{100 * float(level):g} %", state_name(state), format_percent(float(at["coverage_state"])),
-                format_percent(float(at["coverage_curve"])),
-                f"{int(at['n_curves'])} curves of {plural(int(at['n_devices']), 'device')}",
-            ))  # fmt: skip
-        together = format_percent(float(here["coverage"]))
-        rows.append(
-            (f"{100 * float(level):g} %", "all states", together, "", f"a perfect model: {low:.1f} to {high:.1f} %")
-        )
-    columns = ("interval", "state", "points inside", "whole curves inside", "sample")
-    return Section("Coverage of the predictive interval", columns, tuple(rows), (str(node.attrs["verdict"]),))
 
 
 def describe_json(tree: xr.DataTree) -> dict[str, Any]:
@@ -307,16 +352,6 @@ def _law_json(attrs: dict[Any, Any]) -> dict[str, Any]:
         "polarity": str(attrs.get("polarity", "")),
         "temperature": None if temperature is None else float(temperature),
     }
-
-
-def validation_json(node: xr.Dataset) -> dict[str, Any]:
-    """Return verdict, coverage_50 and coverage_90 (mean, and low and high of a perfect model)."""
-    found: dict[str, Any] = {"verdict": str(node.attrs["verdict"])}
-    for level in node["level"].values:
-        here = node.sel(level=level)
-        low, high = here["coverage_bound"].values.tolist()
-        found[f"coverage_{100 * float(level):g}"] = {"mean": float(here["coverage"]), "low": low, "high": high}
-    return found
 
 
 def _conductance_json(tree: xr.DataTree) -> list[dict[str, Any]]:

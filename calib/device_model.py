@@ -115,22 +115,37 @@ def shape_law(tree: xr.DataTree, state: str | None = None) -> ShapeLaw:
         if state not in node["state"].values:
             raise ModelError(f"the device model has no state '{state}'; it has {', '.join(node['state'].values)}")
         node = node.sel(state=[state])
-    node = node.isel(state=np.argsort(node["ln_r_mean"].values, kind="stable"))
+    centres, intercept, slope, covariance = _lines(node)
     return ShapeLaw(
         iv_model=node.attrs["iv_model"],
         form=node.attrs["form"],
         reference_voltage=abs(float(node.attrs["reference_voltage"])),
         parameters=tuple(str(name) for name in node["parameter"].values),
         transforms=tuple(str(name) for name in node["transform"].values[0]),
-        centres=node["ln_r_mean"].values.astype(float),
-        intercept=node["intercept"].values.astype(float),
-        slope=node["slope"].values.astype(float),
-        covariance=node["covariance"].values.astype(float),
+        centres=centres,
+        intercept=intercept,
+        slope=slope,
+        covariance=covariance,
         ln_r_min=float(node["ln_r_min"].min()),
         ln_r_max=float(node["ln_r_max"].max()),
         v_min=float(node.attrs["v_min"]),
         v_max=float(node.attrs["v_max"]),
     )
+
+
+def _lines(node: xr.Dataset) -> tuple[np.ndarray, ...]:
+    """Return centre, intercept, slope and covariance of each line, sorted by centre.
+
+    A state whose line breaks at some resistance has the lines of its two regimes.
+    """
+    rows = [node[key].values.astype(float) for key in ("ln_r_mean", "intercept", "slope", "covariance")]
+    if "regime_state" in node:
+        split = np.isin(node["state"].values, node["regime_state"].values)
+        part = node.isel(segment=np.flatnonzero(np.isin(node["regime_state"].values, node["state"].values)))
+        keys = ("regime_centre", "regime_intercept", "regime_slope", "regime_covariance")
+        rows = [np.concatenate([row[~split], part[key].values]) for row, key in zip(rows, keys, strict=True)]
+    order = np.argsort(rows[0], kind="stable")
+    return tuple(row[order] for row in rows)
 
 
 def build(

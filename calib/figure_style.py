@@ -28,6 +28,9 @@ COLOURS = {
     "fitted": "#1A1A1A",
     "measured": "#7F7F7F",
     "stuck": "#CC79A7",
+    "set": "#0072B2",
+    "reset": "#D55E00",
+    "form": "#009E73",
     "g_off": "#D55E00",
     "g_on": "#0072B2",
     "total": "#1A1A1A",
@@ -37,6 +40,10 @@ COLOURS = {
     "aware": "#009E73",
     "training": "#7F7F7F",
     "validation": "#0072B2",
+    "potentiation": "#0072B2",
+    "depression": "#D55E00",
+    "success": "#0072B2",
+    "failed": "#D55E00",
 }
 """One colour per quantity, in every figure of calib."""
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#5A5A5A", "#B8A900")

@@ -6,7 +6,7 @@ import numpy as np
 
 from calib.errors import OptionError
 from calib.fitting import stuck
-from calib.iv_models import names
+from calib.iv_models import all_names
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class FitOptions:
             problems.append(f"--reference-voltage is {self.reference_voltage:g} V; expected a voltage other than zero")
         if self.v_max is not None and not self.v_max > 0:
             problems.append(f"--v-max is {self.v_max:g} V; expected a positive voltage")
-        if self.iv_model not in ("auto", *names()):
-            problems.append(f"--iv-model is '{self.iv_model}'; expected auto, {', '.join(names())}")
+        if self.iv_model not in ("auto", *all_names()):
+            problems.append(f"--iv-model is '{self.iv_model}'; expected auto, {', '.join(all_names())}")
         if self.form not in ("anchored", "paper"):
             problems.append(f"--form is '{self.form}'; expected anchored or paper")
         if self.stuck_rule not in stuck.RULES:

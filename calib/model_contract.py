@@ -19,6 +19,14 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         "n_devices": ("state",),
     },
     "conductance": {"g_off": (), "g_on": ()},
+    "activation": {
+        "state": ("state",),
+        "activation_energy": ("state",),
+        "activation_energy_bound": ("state", "bound"),
+        "linearity_p": ("state",),
+        "n_values": ("state",),
+        "n_devices": ("state",),
+    },
     "programming": {
         "state": ("state",),
         "r_median": ("state",),
@@ -27,6 +35,17 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         "sigma_c2c": ("state",),
         "n_devices": ("state",),
     },
+    "switching": {"n_devices": (), "n_switched": (), "n_never": (), "yield_switched": ()},
+    "cycles": {
+        "feature": ("feature",),
+        "table": ("class", "feature", "grid"),
+        "memory": ("lag", "feature", "feature_other"),
+        "innovation": ("feature", "feature_other"),
+        "between": ("feature", "feature_other"),
+        "class_weight": ("class",),
+        "n_devices": (),
+        "n_cycles": (),
+    },
     "stuck": {
         "probability": (),
         "probability_bound": ("bound",),
@@ -34,6 +53,55 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         "n_stuck": (),
         "conductance": ("stuck_device",),
         "bandwidth": (),
+    },
+    "levels": {
+        "mean": ("level",),
+        "std": ("level",),
+        "level_name": ("level",),
+        "error": ("error",),
+        "n_distinguishable": ("error",),
+        "n_fit": ("error",),
+    },
+    "retention": {
+        "drift_exponent_mean": (),
+        "drift_exponent_std": (),
+        "outside": ("horizon", "threshold"),
+        "n_traces": (),
+    },
+    "read_noise": {"ln_noise": (), "noise_exponent": (), "noise_spread": (), "n_traces": ()},
+    "writes": {
+        "target": ("target",),
+        "target_low": ("target",),
+        "target_high": ("target",),
+        "success_probability": ("target",),
+        "success_probability_bound": ("target", "bound"),
+        "sigma": ("target",),
+        "sigma_relative": ("target",),
+        "bias": ("target",),
+        "n_writes": ("target",),
+        "n_devices": (),
+    },
+    "pulse": {
+        "polarity": ("polarity",),
+        "g_min": (),
+        "g_max": (),
+        "g_min_bound": ("bound",),
+        "g_max_bound": ("bound",),
+        "n_sequences": ("polarity",),
+        "n_devices": ("polarity",),
+    },
+    "selection": {
+        "law": ("law",),
+        "state": ("state",),
+        "part": ("part",),
+        "reason": ("law",),
+        "n_parameters": ("law",),
+        "aicc": ("law", "state"),
+        "difference": ("law", "state"),
+        "limit": ("state",),
+        "v_max": ("state",),
+        "curvature": ("state", "part"),
+        "curvature_bound": ("state", "part", "bound"),
     },
     "validation": {
         "coverage": ("level",),
@@ -47,6 +115,18 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         "example_device": ("example",),
     },
 }
-REQUIRED_ATTRS = {"iv": ("iv_model", "form", "reference_voltage", "v_min", "v_max")}
-TEXT = {"state", "parameter", "transform", "example_state", "example_device"}
+REQUIRED_ATTRS = {
+    "iv": ("iv_model", "form", "reference_voltage", "v_min", "v_max"),
+    "selection": ("iv_model", "best", "noise_model", "statement", "window"),
+    "switching": ("statement", "method"),
+    "cycles": ("order", "selection", "statement", "method"),
+    "retention": ("reference_time", "t_first", "t_last"),
+    "read_noise": ("reference_conductance",),
+    "pulse": ("unit", "statement", "method"),
+    "writes": ("statement", "rule"),
+}
+TEXT = {
+    "feature", "polarity", "state", "level_name", "parameter", "law",
+    "part", "reason", "transform", "example_state", "example_device",
+}  # fmt: skip
 """Variables of text; all others are numbers and state their units (counts called n_... may leave them out)."""

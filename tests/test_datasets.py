@@ -25,6 +25,8 @@ def module(name: str):
 
 generate = module("datasets/generate")
 build = module("fitted_models/build")
+measured = module("fitted_models/measured")
+QUICK = ("levy-write-verify", "wang-yflash", "gong-reram")  # seconds each; the others with make reproduction
 SWEEPS, READS = generate.TRUTH["oxide-sweeps"], generate.TRUTH["crossbar-reads"]
 
 
@@ -111,11 +113,33 @@ def test_the_reads_of_the_array_give_their_truth_back():
 
 def test_the_bundled_models_are_those_that_the_command_builds():
     built = build.build_all()
-    assert sorted(built) == sorted(data_folder.bundled_model_names())
+    assert sorted({*built, *measured.SOURCES}) == sorted(data_folder.bundled_model_names())
     for name, model in built.items():
-        bundled = open_bundled(name)
-        for node_name in bundled.children:
-            xr.testing.assert_allclose(model[node_name].to_dataset(), bundled[node_name].to_dataset(), rtol=1e-6)
+        assert_same(model, open_bundled(name))
+
+
+def assert_same(model: xr.DataTree, bundled: xr.DataTree) -> None:
+    assert set(model.children) == set(bundled.children)
+    for node_name in bundled.children:
+        xr.testing.assert_allclose(model[node_name].to_dataset(), bundled[node_name].to_dataset(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.reproduction) for name in measured.SOURCES],
+)
+def test_the_models_of_published_measurements_are_those_that_the_command_builds(measurements, name):
+    assert_same(measured.build(name, measurements), open_bundled(name))
+
+
+@pytest.mark.parametrize("name", list(measured.SOURCES))
+def test_the_models_of_published_measurements_hold_numbers_and_a_citation_but_no_curves(name):
+    model = open_bundled(name)
+    assert "examples" not in model.children
+    assert all("example" not in node.to_dataset().dims for node in model.children.values())
+    assert "https://github.com/" in model.attrs["citation"]
+    assert model.attrs["license"]
+    assert device_model.attribute(model, "options")["command"].startswith("calib fit ")
 
 
 def test_the_published_silicon_oxide_has_the_spread_of_the_paper():

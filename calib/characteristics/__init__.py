@@ -5,6 +5,7 @@ The list is what the data sheet's first table and `calib show --json` hold.
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from calib.iv_models import iv_model
 
 MEANINGS = {
     "iv": "I-V law: how the current depends on the voltage, and how that varies with resistance and between devices",
+    "selection": "choice of the law: how the conduction laws compare on the curves, and how far these bend",
     "conductance": "conductance range: between which conductances the device is programmed",
+    "activation": "activation: how the conductance of a state changes with temperature",
     "levels": "levels: how many conductances can be told apart",
     "programming": "programming spread: how far the resistance lands from where it was meant to",
     "writes": "writes: how often a write hits its target range, and how exactly",
@@ -80,7 +83,10 @@ def typical_parameters(tree: xr.DataTree, state: str, ln_r: float) -> dict[str, 
         name: float(np.exp(t[k]) if law.transforms[k] == "log" else t[k]) for k, name in enumerate(law.parameters)
     }
     if law.form == "anchored":
-        shape = {name: values[name] for name in model.shape}
+        limits = {name: (model.parameter(name).lower, model.parameter(name).upper) for name in model.shape}
+        shape = {name: float(np.clip(values[name], *limits[name])) for name in model.shape}
+        shape = model.admissible(np.exp(ln_r), xp=np, **shape)
+        values |= {name: float(value) for name, value in shape.items()}
         values[model.scale] = float(model.anchor(np.exp(ln_r), law.reference_voltage, xp=np, **shape))
     return values
 
@@ -100,6 +106,23 @@ def window(node: xr.Dataset, state: str = "") -> str:
     return f"|V| {float(node.attrs['v_min']):g} to {end:g} V"
 
 
+def interval_of(node: xr.Dataset, name: str, **selection: str) -> tuple[float, float]:
+    """Return the ends of a number's 95 % interval: those that the node holds, else the normal ones of its error."""
+    if f"{name}_bound" in node:
+        low, high = node[f"{name}_bound"].sel(selection).values
+        return float(low), float(high)
+    value, half = scalar(node, name, **selection), Z_95 * scalar(node, f"{name}_stderr", **selection)
+    return value - half, value + half
+
+
+def _with_bound(estimate: Estimate, node: xr.Dataset, name: str, **selection: str) -> Estimate:
+    """Return the estimate with the interval that the node holds, else with the normal one of its standard error."""
+    if f"{name}_bound" not in node:
+        return with_error(estimate)
+    low, high = interval_of(node, name, **selection)
+    return replace(estimate, low=low, high=high, interval="95 % confidence") if math.isfinite(low + high) else estimate
+
+
 def _iv(node: xr.Dataset, tree: xr.DataTree) -> list[Estimate]:
     found = []
     for state in map(str, node["state"].values):
@@ -111,7 +134,8 @@ def _iv(node: xr.Dataset, tree: xr.DataTree) -> list[Estimate]:
 
 def _resistance(node: xr.Dataset, state: str) -> Iterator[Estimate]:
     n, where = sample_size(node, state), f"at {abs(float(node.attrs['reference_voltage'])):g} V"
-    mean, mean_stderr = scalar(node, "ln_r_mean", state=state), scalar(node, "ln_r_mean_stderr", state=state)
+    mean = scalar(node, "ln_r_mean", state=state)
+    low, high = interval_of(node, "ln_r_mean", state=state)
     yield Estimate(
         "iv", state, "resistance_median", "resistance, median", median_resistance(node, state), "ohm", n=n,
         low=math.exp(quantile(node, state, 0.05)), high=math.exp(quantile(node, state, 0.95)),
@@ -119,15 +143,16 @@ def _resistance(node: xr.Dataset, state: str) -> Iterator[Estimate]:
     )  # fmt: skip
     yield Estimate(
         "iv", state, "resistance_geometric_mean", "resistance, geometric mean", math.exp(mean), "ohm", n=n,
-        low=math.exp(mean - Z_95 * mean_stderr), high=math.exp(mean + Z_95 * mean_stderr), interval="95 % confidence",
+        low=math.exp(low), high=math.exp(high), interval="95 % confidence",
         method="mean of ln R over curves, error by devices", validity=where,
     )  # fmt: skip
-    yield with_error(
+    yield _with_bound(
         Estimate(
             "iv", state, "ln_resistance_std", "spread of ln R", scalar(node, "ln_r_std", state=state), "1",
             stderr=scalar(node, "ln_r_std_stderr", state=state), n=n,
             method="standard deviation, estimation error removed", validity=where,
-        )
+        ),
+        node, "ln_r_std", state=state,
     )  # fmt: skip
 
 
@@ -141,25 +166,37 @@ def _lines(node: xr.Dataset, state: str) -> Iterator[Estimate]:
         log = str(node["transform"].sel(pick).values) == "log"
         symbol = f"ln {name}" if log else name
         unit = "1" if log else model.parameter(name).unit
-        for part, label in (("intercept", f"{symbol}, intercept at R = 1 Ohm"), ("slope", f"{symbol}, slope per ln R")):
-            yield with_error(
+        centre = math.exp(scalar(node, "centre", state=state)) if "centre" in node else NAN
+        for key, part, label in (
+            ("value_at_centre", "value_at_centre", f"{symbol} at R = {format_quantity(centre, 'ohm')}"),
+            ("intercept", "intercept", f"{symbol}, intercept at R = 1 Ohm"),
+            ("slope", "slope", f"{symbol}, slope per ln R"),
+        ):
+            if part not in node:
+                continue
+            yield _with_bound(
                 Estimate(
-                    "iv", state, f"{name}_{part}", label, scalar(node, part, **pick), unit,
+                    "iv", state, f"{name}_{key}", label, scalar(node, part, **pick), unit,
                     stderr=scalar(node, f"{part}_stderr", **pick), n=sample_size(node, state), method=method,
                     validity=validity,
-                )
+                ),
+                node, part, **pick,
             )  # fmt: skip
         value, stderr = spread(node, state, name)
-        yield with_error(
+        yield _with_bound(
             Estimate(
                 "iv", state, f"{name}_spread", f"{symbol}, spread of the devices about the line", value, unit,
                 stderr=stderr, n=sample_size(node, state), method=method, validity=validity,
-            )
+            ),
+            node, "spread", **pick,
         )  # fmt: skip
 
 
 def spread(node: xr.Dataset, state: str, name: str) -> tuple[float, float]:
     """Return the standard deviation of a parameter about its line, and its standard error."""
+    if "spread" in node:
+        pick = {"state": state, "parameter": name}
+        return scalar(node, "spread", **pick), scalar(node, "spread_stderr", **pick)
     pick = {"state": state, "parameter": name, "parameter_other": name}
     variance = scalar(node, "covariance", **pick)
     error = scalar(node, "covariance_stderr", **pick)
@@ -202,22 +239,25 @@ def _conductance(node: xr.Dataset, tree: xr.DataTree) -> list[Estimate]:
 
 
 def _programming(node: xr.Dataset, tree: xr.DataTree) -> list[Estimate]:
-    parts = (
+    parts = [
         ("sigma", "programming spread, sigma of ln R, total"),
-        ("sigma_d2d", "programming spread, from device to device"),
-        ("sigma_c2c", "programming spread, from cycle to cycle"),
-    )
+        ("sigma_d2d", "programming spread, sigma of ln R from device to device"),
+        ("sigma_c2c", "programming spread, sigma of ln R from cycle to cycle"),
+    ]
+    more = [("sigma_c2c_slope", "d ln(sigma_c2c) / d ln R within the state")] if "sigma_c2c_slope" in node else []
     return [
-        with_error(
+        _with_bound(
             Estimate(
                 "programming", state, key, label, scalar(node, key, state=state), "1",
                 stderr=scalar(node, f"{key}_stderr", state=state), n=programming_size(node, state),
                 method=str(node.attrs.get("method", "")),
                 validity=f"about R = {format_quantity(scalar(node, 'r_median', state=state), 'ohm')}",
-            )
+            ),
+            node, key, state=state,
         )
         for state in map(str, node["state"].values)
-        for key, label in parts
+        for key, label in parts + more
+        if key not in dict(more) or math.isfinite(scalar(node, key, state=state))
     ]  # fmt: skip
 
 
@@ -230,13 +270,20 @@ def programming_size(node: xr.Dataset, state: str) -> str:
 
 
 def _stuck(node: xr.Dataset, tree: xr.DataTree) -> list[Estimate]:
-    low, high = bounds(node, "probability_bound")
-    return [
-        Estimate(
-            "stuck", "", "probability", "probability that a device is stuck", float(node["probability"]), "1", low=low,
-            high=high, interval="exact binomial 95 %" if math.isfinite(low) else "",
-            n=f"{int(node['n_stuck'])} of {plural(int(node['n_devices']), 'device')}",
-            method=str(node.attrs.get("rule", "")),
-            validity="an assumption in part, see there" if int(node.attrs.get("assumed", 0)) else "",
-        )
-    ]  # fmt: skip
+    n = int(node["n_devices"])
+    parts = [("probability", "probability that a device is stuck", "n_stuck")]
+    for key, words in (("on", "on"), ("off", "off"), ("other", "between on and off")):
+        if f"probability_{key}" in node:
+            parts.append((f"probability_{key}", f"probability that a device is stuck {words}", f"n_stuck_{key}"))
+    found = []
+    for key, label, count in parts:
+        low, high = bounds(node, f"{key}_bound")
+        found.append(
+            Estimate(
+                "stuck", "", key, label, float(node[key]), "1", low=low, high=high,
+                interval="exact binomial 95 %" if math.isfinite(low) else "",
+                n=f"{int(node[count])} of {plural(n, 'device')}", method=str(node.attrs.get("rule", "")),
+                validity="an assumption in part, see there" if int(node.attrs.get("assumed", 0)) else "",
+            )
+        )  # fmt: skip
+    return found

@@ -25,7 +25,7 @@ example = "calib fit sweeps.xlsx --columns voltage=0,current=1 --units current=u
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    from calib.iv_models import names
+    from calib.iv_models import all_names
     from calib.reading_options import add_reading_arguments
 
     parser.add_argument("files", nargs="+", metavar="FILE", help="measurement files, folders or patterns")
@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--v-max", type=float, metavar="V", help="end of the fitted window (default: what the data support)"
     )
-    parser.add_argument("--iv-model", default="auto", choices=["auto", *names()], help="conduction law (default auto)")
+    parser.add_argument(
+        "--iv-model", default="auto", choices=["auto", *all_names()], help="conduction law (default auto)"
+    )
     parser.add_argument(
         "--form",
         default="anchored",

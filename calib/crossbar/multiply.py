@@ -14,13 +14,17 @@ Then I_j = sum_ik B_ik D_kij with the basis B_ik = V_i h_0(s_i) C(u_i, k), which
 device, independent of the batch, and one product (p x K m) @ (K m x n). Only differences of the bit lines of a pair
 are used in training, so D is subtracted first. Where f is an exponential of s (Poole-Frenkel), its values on the
 nodes are geometric, so D_k = f(s_0) q^k, q = exp((gamma - gamma_0) ds) - 1: two exponentials a device. The voltage as
-a factor and h_0 keep K small: 5 reach 1e-4 where Chebyshev nodes on I / V take 7. Laws that are not odd have a basis
-for each sign of V.
+a factor and h_0 keep K small: 5 reach 1e-4 where Chebyshev nodes on I / V take 7.
+
+Other laws are expanded in Chebyshev polynomials T_k(u) of u = (s - s_c) / ds instead, with D_k the coefficients that
+the values on K Chebyshev nodes give: steep laws need 8 to 16 nodes, on which differences at equal distances lose the
+digits of single precision. Laws that are not odd have a basis for each sign of V.
 """
 
 import functools
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +38,9 @@ _SMALLEST = 1e-12  # of the largest voltage: below it the coordinate is held, wh
 _USUAL = 2.0  # standard deviations within which a device's current is held relative to itself at every voltage,
 _LOW_VOLTAGE = 100.0  # to this multiple of the tolerance
 _MOST_NODES = 16
+_MOST_REFERENCES = 24
+_INVISIBLE = 1e-6  # of a device's largest current: below it currents need no relative accuracy
+_VANISHING = 1e-25  # of a reference's largest conductance: single precision cannot divide by less
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,10 @@ class Collocation:
     ----------
     law : the conduction law.
     v_max : largest voltage [V] of the inputs.
-    start, step : first node s_0 and distance ds of the nodes in the law's coordinate.
+    start, step : first node s_0 and distance ds of the nodes in the law's coordinate; where the law is no exponential
+        of its coordinate, centre and half width of the range of the Chebyshev nodes.
     count : number of nodes K.
-    reference : shape parameters of the device whose law is h_0, as sorted pairs.
+    reference : shape parameters of the device whose law is h_0, as sorted pairs; with the scale where it is no factor.
     error : largest |interpolated - I(V)| / I(v_max) over 0 to v_max and all devices that can be drawn.
     """
 
@@ -75,8 +83,8 @@ class Collocation:
 
     def node_voltages(self) -> np.ndarray:
         """Return the voltages [V] > 0 of the nodes."""
-        nodes = self.start + self.step * np.arange(self.count)
-        return np.asarray(self.law.coordinate_inverse(nodes, xp=np))
+        units = np.arange(self.count) if self.exponent is not None else _chebyshev_nodes(self.count)
+        return np.asarray(self.law.coordinate_inverse(self.start + self.step * units, xp=np))
 
     def profile(self, voltage: torch.Tensor) -> torch.Tensor:
         """Return h_0 = I / V of the reference device."""
@@ -91,14 +99,14 @@ class Collocation:
         u = (coordinate - self.start) * (1 / self.step)
         if self.exponent is not None:  # h_0 from the coordinate that is there
             profile = torch.exp(coordinate * dict(self.reference)[self.exponent])
-            return _Binomials.apply(voltage * profile, u, self.count)  # type: ignore[return-value]
+            return _Basis.apply(voltage * profile, u, self.count, False)  # type: ignore[return-value]
         if self.law.odd:
-            return _Binomials.apply(voltage * self.profile(size), u, self.count)  # type: ignore[return-value]
+            return _Basis.apply(voltage * self.profile(size), u, self.count, True)  # type: ignore[return-value]
         parts = []
         for sign in self.sides:
             here = voltage >= 0 if sign > 0 else voltage < 0
             factor = torch.where(here, voltage * self.profile(sign * size), 0.0)
-            parts.append(_Binomials.apply(factor, u, self.count))
+            parts.append(_Basis.apply(factor, u, self.count, True))
         return torch.cat(parts, dim=-2)  # type: ignore[arg-type]
 
     def coefficients(self, conduction: Conduction, conductance: torch.Tensor, deviates: torch.Tensor) -> torch.Tensor:
@@ -108,7 +116,7 @@ class Collocation:
         if self.exponent is not None:
             scale, gamma, slope, anchor = self._exponential(conduction, conductance, deviates)
             return _Geometric.apply(scale, gamma, slope, anchor, self, False)  # type: ignore[return-value]
-        return self._differences(conduction.parameters(conductance, deviates))
+        return self._expansion(conduction.parameters(conductance, deviates))
 
     def pair_coefficients(
         self, conduction: Conduction, conductance: torch.Tensor, deviates: torch.Tensor
@@ -132,31 +140,40 @@ class Collocation:
         values = conduction.parameters(conductance, deviates)
         return values[self.law.scale], values[self.exponent], None, 0.0
 
-    def _differences(self, parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _expansion(self, parameters: dict[str, torch.Tensor]) -> torch.Tensor:
         first = next(iter(parameters.values()))
         parts = []
         for sign in self.sides:
             nodes = torch.as_tensor(sign * self.node_voltages(), dtype=first.dtype, device=first.device)
             nodes = nodes.view(-1, *(1,) * first.dim())
             ratio = self.law.current(nodes, xp=torch, **parameters) / (nodes * self.profile(nodes))
-            matrix = torch.as_tensor(_difference_matrix(self.count), dtype=first.dtype, device=first.device)
+            matrix = torch.as_tensor(_chebyshev_matrix(self.count), dtype=first.dtype, device=first.device)
             parts.append(torch.tensordot(matrix, ratio, dims=1))
         return torch.cat(parts)
 
 
-class _Binomials(torch.autograd.Function):
-    """factor * C(u, k), k = 0 ... count - 1: (..., word_line) -> (..., count, word_line)."""
+class _Basis(torch.autograd.Function):
+    """factor * P_k(u), k = 0 ... count - 1: (..., word_line) -> (..., count, word_line).
+
+    P_k are Chebyshev's T_k, or the binomials C(u, k) of forward differences.
+    """
 
     @staticmethod
-    def forward(ctx, factor: torch.Tensor, u: torch.Tensor, count: int) -> torch.Tensor:
+    def forward(ctx, factor: torch.Tensor, u: torch.Tensor, count: int, chebyshev: bool) -> torch.Tensor:
         basis = u.new_empty((*u.shape[:-1], count, u.shape[-1]))
         rows = basis.unbind(-2)
         rows[0].copy_(factor)
+        double = 2 * u if chebyshev else u
         for k in range(1, count):
-            torch.mul(rows[k - 1], u if k == 1 else torch.sub(u * (1 / k), (k - 1) / k), out=rows[k])
+            if k == 1:
+                torch.mul(rows[0], u, out=rows[1])
+            elif chebyshev:
+                torch.mul(rows[k - 1], double, out=rows[k]).sub_(rows[k - 2])
+            else:
+                torch.mul(rows[k - 1], torch.sub(u * (1 / k), (k - 1) / k), out=rows[k])
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
             ctx.save_for_backward(factor, u)
-            ctx.count = count
+            ctx.count, ctx.chebyshev = count, chebyshev
         return basis
 
     @staticmethod
@@ -164,11 +181,12 @@ class _Binomials(torch.autograd.Function):
         factor, u = ctx.saved_tensors
         (grad,) = grads
         with torch.no_grad():
-            c = _Binomials.apply(torch.ones_like(u), u, ctx.count)  # (..., count, word_line)
-        slope = torch.as_tensor(_binomial_slopes(ctx.count), dtype=u.dtype, device=u.device)
+            c = _Basis.apply(torch.ones_like(u), u, ctx.count, ctx.chebyshev)  # (..., count, word_line)
+        matrix = _chebyshev_slopes(ctx.count) if ctx.chebyshev else _binomial_slopes(ctx.count)
+        slope = torch.as_tensor(matrix, dtype=u.dtype, device=u.device)
         by_factor = (grad * c).sum(-2)
         by_u = (torch.matmul(slope.T, grad) * c).sum(-2) * factor
-        return by_factor, by_u, None
+        return by_factor, by_u, None, None
 
 
 class _Geometric(torch.autograd.Function):
@@ -238,13 +256,16 @@ def collocation(conduction: Conduction, v_max: float, tolerance: float = 1e-4) -
     law = conduction.law
     if not law.shape:
         return Collocation(law, v_max, 0.0, 1.0, 1, (), 0.0)
+    search = _search(conduction, v_max)
+    error = math.inf
     for count in range(1, _MOST_NODES + 1):
-        error, start, step, reference = _best_nodes(conduction, v_max, count)
+        error, start, step, reference = search.best(count)
         if error <= tolerance:
             return Collocation(law, v_max, start, step, count, tuple(sorted(reference.items())), error)
     raise OptionError(
         f"the law '{law.name}' cannot be interpolated to {tolerance:g} with {_MOST_NODES} nodes up to {v_max:g} V "
-        f"(reached {error:.1g}); lower the input voltage or raise the tolerance"
+        f"(reached {error:.2g}): the shapes of the devices that can be drawn differ too much in this range; lower the "
+        "input voltage or raise the tolerance"
     )
 
 
@@ -258,39 +279,92 @@ class _Bank:
 
     def at(self, s: np.ndarray) -> np.ndarray:
         v = self.sign * np.asarray(self.law.coordinate_inverse(s, xp=np))
-        return np.stack([_conductance_at(self.law, v, device, np) for device in self.devices])
+        columns = {name: np.array([[device[name]] for device in self.devices]) for name in self.devices[0]}
+        with np.errstate(all="ignore"):
+            return _conductance_at(self.law, np.broadcast_to(v, (len(self.devices), len(s))), columns, np)
 
 
-def _best_nodes(conduction: Conduction, v_max: float, count: int) -> tuple[float, float, float, dict[str, float]]:
-    """Return the least error with `count` nodes, the first node, their distance and the reference device."""
+@dataclass(frozen=True)
+class _Search:
+    """What nodes are judged by: devices that span those which can be drawn, and their exact laws.
+
+    Attributes
+    ----------
+    n_usual : the first devices lie within 2 standard deviations.
+    references : indices of the devices that are tried as h_0.
+    s, relative_voltage : (point,) coordinates, and voltages relative to v_max, at which errors are judged.
+    banks, exact : for each sign of the voltage the laws, and h (device, point).
+    """
+
+    law: IVModel
+    devices: list[dict[str, float]]
+    n_usual: int
+    references: np.ndarray
+    s: np.ndarray
+    relative_voltage: np.ndarray
+    banks: list[_Bank]
+    exact: list[np.ndarray]
+
+    def best(self, count: int) -> tuple[float, float, float, dict[str, float]]:
+        """Return the least error with `count` nodes, the first node, their distance and the reference device.
+
+        For Chebyshev nodes, centre and half width of their range instead of first node and distance.
+        """
+        best = (math.inf, 0.0, 1.0, self.devices[0])
+        for start, step, units in _placements(count, exponential_parameter(self.law) is not None):
+            nodes = self.s[-1] * (start + step * units)
+            weights = _lagrange(nodes, self.s).T  # (node, point)
+            pairs = zip(self.banks, self.exact, strict=True)
+            errors = np.max([self._errors(bank.at(nodes), h, weights) for bank, h in pairs], 0)
+            index = int(errors.argmin())
+            if errors[index] < best[0]:
+                reference = self.devices[self.references[index]]
+                best = (float(errors[index]), float(self.s[-1] * start), float(self.s[-1] * step), reference)
+        return best
+
+    def _errors(self, at_nodes: np.ndarray, h: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the largest error of all devices for each reference; infinite where that vanishes at a node."""
+        largest = np.abs(h[:, -1:])
+        visible = np.abs(h) * self.relative_voltage > _INVISIBLE * largest
+        known = at_nodes[self.references]
+        with np.errstate(all="ignore"):
+            ratio = at_nodes / known[:, None]  # (reference, device, node)
+            off = np.abs(h[self.references][:, None] * (ratio @ weights) - h)  # (reference, device, point)
+            high_voltage = (off * self.relative_voltage / largest).max((1, 2))
+            low_voltage = np.where(visible, off / np.abs(h), 0.0)[:, : self.n_usual].max((1, 2))
+            errors = np.maximum(high_voltage, low_voltage / _LOW_VOLTAGE)
+        vanishing = (np.abs(known) < _VANISHING * np.abs(known).max(1, keepdims=True)).any(1)
+        return np.where(np.isfinite(errors) & ~vanishing, errors, np.inf)
+
+
+def _search(conduction: Conduction, v_max: float) -> _Search:
     law, usual = conduction.law, conduction.extremes(_USUAL)
     devices = usual + conduction.extremes()
-    s_max = float(law.coordinate(np.asarray(v_max), xp=np))
-    s = s_max * np.linspace(1e-3, 1.0, 101)
+    s = float(law.coordinate(np.asarray(v_max), xp=np)) * np.linspace(1e-3, 1.0, 101)
     banks = [_Bank(law, sign, devices) for sign in ((1,) if law.odd else (1, -1))]
-    exact = [bank.at(s) for bank in banks]
-    relative_voltage = np.asarray(law.coordinate_inverse(s, xp=np)) / v_max
-    best = (math.inf, 0.0, 1.0, usual[0])
+    return _Search(
+        law=law, devices=devices, n_usual=len(usual),
+        references=np.arange(0, len(devices), -(-len(devices) // _MOST_REFERENCES)),
+        s=s, relative_voltage=np.asarray(law.coordinate_inverse(s, xp=np)) / v_max,
+        banks=banks, exact=[bank.at(s) for bank in banks],
+    )  # fmt: skip
+
+
+def _placements(count: int, equal: bool) -> Iterator[tuple[float, float, np.ndarray]]:
+    """Yield first node, distance and their multiples (equal), or centre, half width and Chebyshev nodes; s_max is 1."""
+    if not equal:
+        for low in np.linspace(0.0, 0.8, 9):
+            yield 0.5 * (low + 1), 0.5 * (1 - low), _chebyshev_nodes(count)
+        return
     for low, high in itertools.product(np.linspace(1e-3, 0.48, 13), (0.97, 1.0)):
-        nodes = s_max * (np.linspace(low, high, count) if count > 1 else np.array([high]))
-        weights = _lagrange(nodes, s).T  # (node, point)
-        errors = np.zeros(len(devices))  # for each device as the reference
-        for bank, curve in zip(banks, exact, strict=True):
-            at_nodes = bank.at(nodes)
-            ratio = at_nodes / at_nodes[:, None]  # (reference, device, node)
-            off = np.abs(curve[:, None] * (ratio @ weights) - curve)  # (reference, device, point)
-            high_voltage = (off * relative_voltage / np.abs(curve[:, -1:])).max((1, 2))
-            low_voltage = (off / np.abs(curve))[:, : len(usual)].max((1, 2)) / _LOW_VOLTAGE
-            errors = np.maximum(errors, np.maximum(high_voltage, low_voltage))
-        index = int(errors.argmin())
-        if errors[index] < best[0]:
-            step = nodes[1] - nodes[0] if count > 1 else s_max
-            best = (float(errors[index]), float(nodes[0]), float(step), devices[index])
-    return best
+        if count == 1:
+            yield high, 1.0, np.zeros(1)
+        else:
+            yield low, (high - low) / (count - 1), np.arange(count)
 
 
-def _conductance_at(law: IVModel, voltage, shape: dict[str, float], xp):
-    """Return I / V [S] of the law with scale 1."""
+def _conductance_at(law: IVModel, voltage, shape: dict, xp):
+    """Return I / V [S] of the law, with scale 1 where `shape` does not hold the scale."""
     one = voltage * 0 + 1
     parameters = {name: one * value for name, value in shape.items()}
     return law.current(voltage, xp=xp, **{law.scale: one, **parameters}) / voltage
@@ -305,10 +379,25 @@ def _lagrange(nodes: np.ndarray, s: np.ndarray) -> np.ndarray:
     return matrix
 
 
+def _chebyshev_nodes(count: int) -> np.ndarray:
+    """Return the zeros of T_count, ascending."""
+    return -np.cos((np.arange(count) + 0.5) * np.pi / count)
+
+
 @functools.cache
-def _difference_matrix(count: int) -> np.ndarray:
-    """Return the matrix of forward differences, Delta^k f_0 = sum_j (-1)^(k-j) C(k, j) f_j."""
-    return np.array([[(-1.0) ** (k - j) * math.comb(k, j) for j in range(count)] for k in range(count)])
+def _chebyshev_matrix(count: int) -> np.ndarray:
+    """Return the matrix that makes the coefficients of T_k from values on the Chebyshev nodes."""
+    matrix = np.polynomial.chebyshev.chebvander(_chebyshev_nodes(count), count - 1).T * (2 / count)
+    matrix[0] /= 2
+    return matrix
+
+
+@functools.cache
+def _chebyshev_slopes(count: int) -> np.ndarray:
+    """Return E with d T_k / du = sum_j E_kj T_j: 2 k for j < k of other parity, half of it for j = 0."""
+    slopes = np.array([[2.0 * k if j < k and (k - j) % 2 else 0.0 for j in range(count)] for k in range(count)])
+    slopes[:, 0] /= 2
+    return slopes
 
 
 @functools.cache

@@ -106,7 +106,7 @@ def _summary(tree: xr.DataTree) -> str:
         attrs = tree["iv"].attrs
         model = iv_model(str(attrs["iv_model"]))
         parts.append(
-            f"Their current follows the law of {model.title}, I = {model.expression}, in the range |V| = "
+            f"Their current follows the law of {model.title}, {model.equation}, in the range |V| = "
             f"{float(attrs['v_min']):g} to {float(attrs['v_max']):g} V; its parameters vary with the resistance R and "
             "from device to device."
         )

@@ -1,6 +1,7 @@
 """Per-curve fits of a conduction law: which points, which window, and the status of every curve."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -12,10 +13,15 @@ from calib.iv_models import IVModel
 EXCLUDED_FLAGS = ("compliance", "spike", "below_floor", "switching", "saturated", "duplicate")
 MISFIT_THRESHOLD = 0.05
 """Root mean square of the law's relative misfit, median over curves, up to which a window is supported."""
+MISFIT_BINS = 12
 RELATIVE_NOISE_MINIMUM = 1e-3
 FLOOR_SIGMAS = 3.0
 """The noise floor is taken as this many standard deviations of the instrument's noise."""
+SEARCHED_CURVES = 300
+"""A window is searched on at most this many curves, spread over the devices; the fit is of all."""
 _PROBES = 24
+_COARSE = 4  # every fourth probe first, then those between the last that serves and the first that does not
+_CONTRASTS = 12  # fewer than this do not tell the noise
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def fit_window(law: IVModel, curves: Curves, v_max: float) -> tuple[BatchFit, np
         expected = np.where(np.isfinite(expected), expected, current)
         fit = fit_batch(law, voltage, current, np.hypot(relative * expected, absolute), fit_offset=curves.has_offset)
         residual = relative_residual(law, fit, voltage, current)
-    return fit, residual, _misfit(residual, voltage, current, absolute, len(law.parameters))
+    return fit, residual, systematic_misfit(residual, voltage, current, absolute, len(law.parameters))
 
 
 def relative_residual(law: IVModel, fit: BatchFit, voltage: np.ndarray, current: np.ndarray) -> np.ndarray:
@@ -140,7 +146,7 @@ def relative_residual(law: IVModel, fit: BatchFit, voltage: np.ndarray, current:
         return (model - current) / np.abs(current)
 
 
-def _misfit(
+def systematic_misfit(
     residual: np.ndarray, voltage: np.ndarray, current: np.ndarray, absolute: np.ndarray, parameters: int
 ) -> float:
     """Return the systematic part of the residual: root mean square over voltage bins of its median in a bin.
@@ -150,14 +156,22 @@ def _misfit(
     clear = np.isfinite(residual) & (np.abs(current) > 10 * absolute)
     if not clear.any():
         return 0.0
-    v, r = voltage[clear], residual[clear]
     if clear.sum() <= parameters * clear.any(1).sum():  # as many parameters as points: nothing is left to see
         return 0.0
-    edges = np.unique(np.quantile(v, np.linspace(0, 1, 13)))
-    bins = np.clip(np.searchsorted(edges, v, side="right") - 1, 0, max(len(edges) - 2, 0))
-    medians = [np.median(r[bins == k]) for k in np.unique(bins)]
-    weights = [np.count_nonzero(bins == k) for k in np.unique(bins)]
-    return float(np.sqrt(np.average(np.square(medians), weights=weights)))
+    _, medians, counts = misfit_by_voltage(residual[clear], voltage[clear])
+    return float(np.sqrt(np.average(np.square(medians), weights=counts)))
+
+
+def misfit_by_voltage(residual: np.ndarray, voltage: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return of up to `MISFIT_BINS` voltage bins with alike numbers of points: median voltage and residual, points."""
+    edges = np.unique(np.quantile(voltage, np.linspace(0, 1, MISFIT_BINS + 1)))
+    bins = np.clip(np.searchsorted(edges, voltage, side="right") - 1, 0, max(len(edges) - 2, 0))
+    inside = [bins == k for k in np.unique(bins)]
+    return (
+        np.array([np.median(voltage[k]) for k in inside]),
+        np.array([np.median(residual[k]) for k in inside]),
+        np.array([np.count_nonzero(k) for k in inside]),
+    )
 
 
 def voltage_levels(curves: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -182,7 +196,8 @@ def supported_window(law: IVModel, curves: Curves) -> tuple[float, float]:
     """Find the largest voltage up to which the law describes the curves.
 
     Windows grow over the measured voltages; the last one before the misfit (see `fit_window`) first exceeds
-    `MISFIT_THRESHOLD` is taken, and no window is smaller than two points more than the law has parameters.
+    `MISFIT_THRESHOLD` is taken, and no window is smaller than two points more than the law has parameters. The search
+    uses at most `SEARCHED_CURVES` curves.
 
     Returns
     -------
@@ -192,6 +207,27 @@ def supported_window(law: IVModel, curves: Curves) -> tuple[float, float]:
     ------
     FitError
         When no curve has enough points.
+    """
+    few = thinned(curves, SEARCHED_CURVES)
+    ends = window_ends(law, few)
+    misfits: dict[float, float] = {}
+
+    def serves(end: float) -> bool:
+        misfits[end] = fit_window(law, few, end)[2]
+        return misfits[end] <= MISFIT_THRESHOLD
+
+    end = last_that_serves(ends, serves)
+    end = float(ends[0]) if end is None else end
+    return end, misfits[end]
+
+
+def window_ends(law: IVModel, curves: Curves) -> np.ndarray:
+    """Return the voltages at which windows for a law may end, ascending: measured ones that half the curves reach.
+
+    Raises
+    ------
+    FitError
+        When the curves have too few voltages for the law.
     """
     measured = curves.voltage[curves.voltage > 0]
     _, levels, counts = voltage_levels(curves)
@@ -208,16 +244,76 @@ def supported_window(law: IVModel, curves: Curves) -> tuple[float, float]:
         )
     reach = np.nanmax(np.where(np.isfinite(curves.voltage), curves.voltage, 0.0), axis=1)
     levels = levels[levels <= max(float(np.median(reach)), levels[needed - 1])]
-    candidates = np.unique(np.round(np.linspace(needed - 1, len(levels) - 1, _PROBES)).astype(int))
-    best, best_misfit = float(levels[candidates[0]]), float("nan")
-    for index in candidates:
-        _, _, misfit = fit_window(law, curves, float(levels[index]))
-        if np.isfinite(best_misfit) and misfit > MISFIT_THRESHOLD:
+    return levels[np.unique(np.round(np.linspace(needed - 1, len(levels) - 1, _PROBES)).astype(int))]
+
+
+def last_that_serves(ends: np.ndarray, serves: Callable[[float], bool]) -> float | None:
+    """Return the last of ascending window ends before the first that does not serve; None where not even one does.
+
+    Every fourth end is tried, then those between the last that serves and the first that does not.
+    """
+    coarse = [*range(0, len(ends), _COARSE)]
+    if coarse[-1] != len(ends) - 1:
+        coarse.append(len(ends) - 1)
+    last, first_bad = -1, len(ends)
+    for k in coarse:
+        if not serves(float(ends[k])):
+            first_bad = k
             break
-        best, best_misfit = float(levels[index]), misfit
-        if misfit > MISFIT_THRESHOLD:
+        last = k
+    if last < 0:
+        return None
+    for k in range(last + 1, first_bad):
+        if not serves(float(ends[k])):
             break
-    return best, best_misfit
+        last = k
+    return float(ends[last])
+
+
+def some(curves: Curves, rows: np.ndarray) -> Curves:
+    """Return some of the curves."""
+    return replace(
+        curves, device=curves.device[rows], cycle=curves.cycle[rows], voltage=curves.voltage[rows],
+        current=curves.current[rows], floor=curves.floor[rows],
+    )  # fmt: skip
+
+
+def thinned(curves: Curves, most: int) -> Curves:
+    """Return at most `most` curves, evenly spaced in the order of device and cycle, whatever order they are in."""
+    if len(curves) <= most:
+        return curves
+    order = np.lexsort((curves.cycle, curves.device))
+    return some(curves, np.sort(order[np.linspace(0, len(order) - 1, most).round().astype(int)]))
+
+
+def noise_of(curves: Curves, v_max: float) -> float:
+    """Return the relative noise of the currents without assuming a law; NaN where there are too few points.
+
+    Of ln(I / V) at five neighbouring voltages of a curve, the combination with coefficients
+    c_j ~ 1 / prod_(k != j) (V_j - V_k), of unit norm, removes any cubic and leaves the noise (differences of fourth
+    order; P. Hall, J. W. Kay, D. M. Titterington, Biometrika 77, 521 (1990), doi 10.1093/biomet/77.3.521). The noise is
+    1.4826 times the median of their absolute values, over points clear of the floor; where five neighbours are too
+    many, four or three are taken.
+    """
+    voltage, current = in_window(curves, v_max)
+    clear = (voltage > 0) & (current > 10 * curves.floor[:, None] / FLOOR_SIGMAS) & (current > 0)
+    v = np.where(clear, voltage, np.nan)
+    order = np.argsort(v, axis=1)  # NaN last
+    v = np.take_along_axis(v, order, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        y = np.log(np.take_along_axis(np.where(clear, current, np.nan), order, axis=1) / v)
+    for count in (5, 4, 3):
+        if v.shape[1] < count:
+            continue
+        x = np.lib.stride_tricks.sliding_window_view(v, count, axis=1)
+        x, values = (a[np.isfinite(x).all(-1)] for a in (x, np.lib.stride_tricks.sliding_window_view(y, count, axis=1)))
+        apart = x[:, :, None] - x[:, None, :] + np.eye(count)
+        distinct = (np.abs(apart) > 1e-9).all((1, 2))
+        contrast = 1 / apart[distinct].prod(-1)
+        contrast /= np.linalg.norm(contrast, axis=1, keepdims=True)
+        if len(contrast) >= _CONTRASTS:
+            return 1.4826 * float(np.median(np.abs((contrast * values[distinct]).sum(1))))
+    return float("nan")
 
 
 def fit_curves(law: IVModel, curves: Curves, v_max: float, reference_voltage: float) -> CurveFits:

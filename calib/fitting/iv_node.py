@@ -7,26 +7,26 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from calib.fitting import curves, population
+from calib.fitting import curves, population, regimes
+from calib.fitting.variance_components import variance_components
 from calib.iv_models import IVModel
 
 QUANTILE_LEVELS = np.linspace(0.0, 1.0, 101)
+TRANSITION = 0.05
+"""Half-width in ln R over which the law goes over from one regime's line to the other's."""
 MAXIMUM_EXAMPLES = 12
 MAXIMUM_EXAMPLE_POINTS = 120
 
 
 def only(part: curves.CurveFits, keep: np.ndarray) -> curves.CurveFits:
     """Return the fits of some of the curves."""
-    fit = replace(part.fit, **{f.name: getattr(part.fit, f.name)[keep] for f in fields(part.fit) if f.name != "names"})
-    c = part.curves
-    few = replace(
-        c, device=c.device[keep], cycle=c.cycle[keep], voltage=c.voltage[keep], current=c.current[keep],
-        floor=c.floor[keep],
-    )  # fmt: skip
-    return replace(
-        part, curves=few, fit=fit, ln_r=part.ln_r[keep], ln_r_stderr=part.ln_r_stderr[keep],
-        relative_rms=part.relative_rms[keep],
-    )  # fmt: skip
+    n = len(keep)
+
+    def rows(of: Any) -> Any:
+        arrays = {f.name: getattr(of, f.name) for f in fields(of)}
+        return replace(of, **{k: v[keep] for k, v in arrays.items() if isinstance(v, np.ndarray) and len(v) == n})
+
+    return replace(rows(part), curves=rows(part.curves), fit=rows(part.fit))
 
 
 def too_few(law: IVModel, fits: dict[str, curves.CurveFits]) -> str:
@@ -67,35 +67,18 @@ def by_level(
 def iv_node(
     law: IVModel, usable: dict[str, curves.CurveFits], fits: dict[str, curves.CurveFits],
     lines: dict[str, population.Line], *, form: str,
-    reference_voltage: float, polarity: str,
+    reference_voltage: float, polarity: str, split: list[regimes.Regimes] | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """Return the iv node: the population law of every state and the table of its curves' fits."""
     states = list(usable)
-    sp, spp = ("state", "parameter"), ("state", "parameter", "parameter_other")
     one = {"units": "1"}
-
-    def stacked(attribute: str) -> np.ndarray:
-        return np.stack([getattr(lines[state], attribute) for state in states])
-
     ln_r = {s: usable[s].ln_r for s in states}
-    spread = [float(np.sqrt(max(v.var(ddof=1) - np.mean(usable[s].ln_r_stderr ** 2), 0.0))) for s, v in ln_r.items()]
     n = np.array([len(v) for v in ln_r.values()])
     n_devices = np.array([len(np.unique(usable[s].curves.device)) for s in states])
-    raw = np.array([v.std(ddof=1) for v in ln_r.values()])
-    data: dict[str, Any] = {
-        "transform": (sp, np.array([lines[s].transforms for s in states], dtype=str)),
-        "intercept": (sp, stacked("intercept"), {**one, "long_name": "value of the line at ln(R / Ohm) = 0"}),
-        "intercept_stderr": (sp, stacked("intercept_stderr"), one),
-        "slope": (sp, stacked("slope"), {**one, "long_name": "slope of the line per unit of ln R"}),
-        "slope_stderr": (sp, stacked("slope_stderr"), one),
-        "covariance": (spp, stacked("covariance"), {**one, "long_name": "covariance of the devices about the line"}),
-        "covariance_stderr": (spp, stacked("covariance_stderr"), one),
+    data = _line_table([lines[s] for s in states]) | _resistance_table(usable)
+    data |= {
         "ln_r_quantile": (("state", "quantile"), np.stack([np.quantile(v, QUANTILE_LEVELS) for v in ln_r.values()]),
                           {**one, "long_name": "quantile of ln(R / Ohm)"}),
-        "ln_r_mean": ("state", [float(v.mean()) for v in ln_r.values()], {**one, "long_name": "mean of ln(R / Ohm)"}),
-        "ln_r_mean_stderr": ("state", raw / np.sqrt(n_devices), one),
-        "ln_r_std": ("state", spread, {**one, "long_name": "standard deviation of ln R, estimation error removed"}),
-        "ln_r_std_stderr": ("state", raw / np.sqrt(2 * np.maximum(n_devices - 1, 1)), one),
         "ln_r_min": ("state", [float(v.min()) for v in ln_r.values()], one),
         "ln_r_max": ("state", [float(v.max()) for v in ln_r.values()], one),
         "n_curves": ("state", n, {"units": "1"}),
@@ -104,9 +87,11 @@ def iv_node(
         "rms": ("state", [float(np.median(usable[s].relative_rms)) for s in states],
                 {**one, "long_name": "median over curves of the relative residual's root mean square"}),
     }  # fmt: skip
-    data |= _curve_table(law, fits)
-    coords = {"state": states, "parameter": list(law.parameter_names), "parameter_other": list(law.parameter_names),
-              "quantile": QUANTILE_LEVELS}  # fmt: skip
+    data |= _curve_table(law, fits) | _regime_table(split or [])
+    names = list(law.parameter_names)
+    pairs = [f"{name}_{part}" for name in names for part in ("intercept", "slope")]
+    coords = {"state": states, "parameter": names, "parameter_other": names, "line": pairs, "line_other": pairs,
+              "quantile": QUANTILE_LEVELS, "bound": ["low", "high"]}  # fmt: skip
     attrs = {
         "iv_model": law.name,
         "form": form,
@@ -115,9 +100,97 @@ def iv_node(
         "v_min": max(part.v_min for part in usable.values()),
         "v_max": min(part.v_max for part in usable.values()),
         "polarity": polarity,
-        "method": "Levenberg-Marquardt per curve, restricted maximum likelihood over curves",
+        "method": "least squares per curve; restricted maximum likelihood over curves, devices that repeat as such",
+        "interval_method": "lines: Student's t with Satterthwaite's degrees of freedom; spreads: chi-square",
     }
     return xr.Dataset(data, coords=coords, attrs=attrs)
+
+
+def _line_table(lines: list[population.Line]) -> dict[str, Any]:
+    """Return the lines of the states with their errors and intervals."""
+    sp, spp = ("state", "parameter"), ("state", "parameter", "parameter_other")
+    spb = (*sp, "bound")
+    one = {"units": "1"}
+
+    def stacked(attribute: str) -> np.ndarray:
+        return np.stack([getattr(line, attribute) for line in lines])
+
+    table: dict[str, Any] = {"transform": (sp, np.array([line.transforms for line in lines], dtype=str))}
+    for name, long_name in (
+        ("intercept", "value of the line at ln(R / Ohm) = 0"),
+        ("slope", "slope of the line per unit of ln R"),
+        ("value", "value of the line at the centre of the state"),
+        ("spread", "standard deviation of the devices about the line"),
+    ):
+        key = "value_at_centre" if name == "value" else name
+        table[key] = (sp, stacked(name), {**one, "long_name": long_name})
+        table[f"{key}_stderr"] = (sp, stacked(f"{name}_stderr"), {**one, "long_name": f"standard error: {long_name}"})
+        table[f"{key}_bound"] = (spb, stacked(f"{name}_bound"), {**one, "long_name": f"95 % interval: {long_name}"})
+    return table | {
+        "centre": ("state", [line.centre for line in lines], {**one, "long_name": "mean ln(R / Ohm) of the curves"}),
+        "covariance": (spp, stacked("covariance"), {**one, "long_name": "covariance of the devices about the line"}),
+        "covariance_stderr": (spp, stacked("covariance_stderr"), one),
+        "covariance_bound": (spb, np.square(stacked("spread_bound")),
+                             {**one, "long_name": "95 % interval of the covariance's diagonal"}),
+        "line_covariance": (("state", "line", "line_other"), stacked("line_covariance"),
+                            {**one, "long_name": "covariance of the estimated intercepts and slopes"}),
+        "n_at_bound": ("state", [line.n_at_bound for line in lines],
+                       {**one, "long_name": "curves with a parameter at its bound, not in the line"}),
+    }  # fmt: skip
+
+
+def _resistance_table(usable: dict[str, curves.CurveFits]) -> dict[str, Any]:
+    """Return mean and spread of ln R per state; cycles of a device do not count as devices."""
+    one = {"units": "1"}
+    parts = [
+        variance_components(part.ln_r, part.curves.device, float(np.mean(part.ln_r_stderr**2)))
+        for part in usable.values()
+    ]
+    both = ("state", "bound")
+    return {
+        "ln_r_mean": ("state", [part.mean for part in parts], {**one, "long_name": "mean of ln(R / Ohm)"}),
+        "ln_r_mean_stderr": ("state", [part.mean_stderr for part in parts], one),
+        "ln_r_mean_bound": (both, [part.mean_bound for part in parts], {**one, "long_name": "95 % interval"}),
+        "ln_r_std": ("state", [part.total for part in parts],
+                     {**one, "long_name": "standard deviation of ln R, estimation error removed"}),
+        "ln_r_std_stderr": ("state", [part.total_stderr for part in parts], one),
+        "ln_r_std_bound": (both, [part.total_bound for part in parts], {**one, "long_name": "95 % interval"}),
+    }  # fmt: skip
+
+
+def _regime_table(split: list[regimes.Regimes]) -> dict[str, Any]:
+    """Return the lines of states whose parameters change at a break in ln R, as anchor points of their law.
+
+    Each line has two: the mean ln R of its curves and, `TRANSITION` from the break, the end of its validity; between
+    the two lines' ends the law is interpolated.
+    """
+    rows: list[tuple[regimes.Regimes, population.Line, float]] = []
+    for found in split:
+        for line, sign in zip(found.lines, (-1, 1), strict=True):
+            end = found.ln_r_break + sign * TRANSITION
+            centres = {end} | ({line.centre} if sign * (line.centre - end) > 0 else set())
+            rows += [(found, line, centre) for centre in sorted(centres)]
+    if not rows:
+        return {}
+    one, sp = {"units": "1"}, ("segment", "parameter")
+    lines = [line for _, line, _ in rows]
+    table: dict[str, Any] = {
+        "regime_state": ("segment", np.array([found.state for found, _, _ in rows], dtype=str)),
+        "regime_centre": ("segment", [centre for _, _, centre in rows],
+                          {**one, "long_name": "ln(R / Ohm) at which the segment's line holds by itself"}),
+        "regime_break": ("segment", [found.ln_r_break for found, _, _ in rows],
+                         {**one, "long_name": "ln(R / Ohm) at which the line changes"}),
+        "regime_bic_drop": ("segment", [found.bic_drop for found, _, _ in rows],
+                            {**one, "long_name": "by how much BIC is lower with two lines"}),
+        "regime_p": ("segment", [found.p_value for found, _, _ in rows],
+                     {**one, "long_name": "p value of one line, by bootstrap"}),
+        "n_regime_curves": ("segment", [line.n_curves for line in lines], one),
+    }  # fmt: skip
+    for name in ("intercept", "slope"):
+        for suffix in ("", "_stderr"):
+            table[f"regime_{name}{suffix}"] = (sp, np.stack([getattr(line, name + suffix) for line in lines]), one)
+    covariance = np.stack([line.covariance for line in lines])
+    return table | {"regime_covariance": ((*sp, "parameter_other"), covariance, one)}
 
 
 def _curve_table(law: IVModel, fits: dict[str, curves.CurveFits]) -> dict[str, Any]:

@@ -1,76 +1,99 @@
 """Nonlinear least squares of a conduction law: all curves at once, or one curve with lmfit.
 
-For a curve of points (V_i, I_i) with standard deviations sigma_i the weighted cost
+For a curve of points (V_i, I_i) with standard deviations sigma_i the cost
 
-    chi^2(theta, I_0) = sum_i ( (I(V_i; theta) + I_0 - I_i) / sigma_i )^2
+    chi^2(theta, I_0) = sum_i C^2 rho( r_i^2 / C^2 ),    r_i = (I(V_i; theta) + I_0 - I_i) / sigma_i,
 
-is minimised by Levenberg-Marquardt with Marquardt's scaling (D. W. Marquardt, J. SIAM 11, 431 (1963),
-doi 10.1137/0111030), in coordinates u where positive parameters are logarithms. I_0 is a constant offset of the
-instrument, an optional nuisance. Where the law is an exponential of its coordinate and there is no offset, the scale is
-eliminated and the same minimum is found by variable projection (`calib.fitting.projection`). The covariance of the
-estimates is s^2 (J^T J)^-1 with s^2 = chi^2 / (n - p), as in `scipy.optimize.curve_fit(absolute_sigma=False)` and
-lmfit.
+is minimised within the bounds of the law's parameters, in coordinates u where positive parameters are logarithms. I_0
+is a constant offset of the instrument, an optional nuisance; rho is a loss of `calib.fitting.robust` and C its
+`f_scale`, rho(z) = z unless stated.
+
+Every fit is Levenberg-Marquardt (`calib.fitting.levenberg_marquardt`), started on a few points of each curve. Where a
+law is a factor times an exponential, there is no offset and the loss is linear, the same minimum is found in one pass
+(`calib.fitting.variable_projection`).
+
+The covariance of the estimates is s^2 (J^T J)^-1 with s^2 = chi^2 / (n - p), as in
+`scipy.optimize.curve_fit(absolute_sigma=False)` and lmfit; s^2 = 1 with `absolute_sigma`. With a robust loss it is
+Huber's (`calib.fitting.robust`). A parameter at its bound is held there: the covariance is that of the others.
 """
 
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from calib.errors import FitError
-from calib.fitting import projection
-from calib.iv_models.base import IVModel, exponential_parameter
+from calib.errors import FitError, OptionError
+from calib.fitting import robust, variable_projection
+from calib.fitting.batch_fit import FLAGS, OK, UNDETERMINED, BatchFit, assemble
+from calib.fitting.curve_data import CurveData, prepare
+from calib.fitting.curve_problem import CurveProblem
+from calib.fitting.levenberg_marquardt import solve
+from calib.fitting.single_fit import fit_single
+from calib.fitting.solution import Solution
+from calib.fitting.starting_values import (
+    careful_starts,
+    doubtful,
+    internal_bounds,
+    logarithms,
+    longest_step,
+    quick_start,
+)
+from calib.iv_models.base import IVModel
 
-BLOCK = 2048  # curves per block: what a block needs stays in the cache
+__all__ = ["FLAGS", "OK", "UNDETERMINED", "BatchFit", "fit_batch", "fit_blocks", "fit_single", "solve"]
+
+BLOCK = 400_000  # points of a block of curves: what it needs stays in the cache
 MAXIMUM_ITERATIONS = 100
-TOLERANCE = 1e-12  # relative decrease of the cost, and length of a step relative to the estimates' scale squared
-UNDETERMINED = 1.0
-"""Standard error of the logarithm of a positive parameter from which on it counts as not determined."""
-OK = "ok"
+TOLERANCE = 1e-7  # error of the estimates in standard errors
+_RATE = 0.1  # by which the error shrinks in an iteration close to the minimum
+_OTHER_ITERATIONS = 40  # of further starts
+_QUICK_ITERATIONS = 6  # of the first look; curves that need more are treated together
+_MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
-class BatchFit:
-    """What a batched fit returns; the first dimension is the curve.
+class _Options:
+    """How a curve is fitted."""
 
-    Attributes
-    ----------
-    names : names of the law's parameters, in order.
-    values, stderr : (curve, parameter) estimates and standard errors in SI units; NaN where the fit failed.
-    internal : (curve, parameter) estimates in the fitted coordinates (logarithm of positive parameters).
-    covariance : (curve, parameter, parameter) covariance of `internal`, scaled with the curve's own s^2.
-    unscaled : the same with s = 1: multiply with a pooled s^2.
-    offset, offset_stderr : (curve,) [A] the nuisance I_0; 0 and NaN when not fitted.
-    cost : (curve,) chi^2 at the estimate.
-    rms : (curve,) root mean square of (fit - measured) / sigma.
-    n_points, n_free : (curve,) points used, and points less parameters.
-    condition : (curve,) condition number of the scaled normal matrix.
-    status : (curve,) 'ok' or a sentence that says why there is no estimate, or why it is doubtful.
-    """
-
-    names: tuple[str, ...]
-    values: np.ndarray
-    stderr: np.ndarray
-    internal: np.ndarray
-    covariance: np.ndarray
-    unscaled: np.ndarray
-    offset: np.ndarray
-    offset_stderr: np.ndarray
-    cost: np.ndarray
-    rms: np.ndarray
-    n_points: np.ndarray
-    n_free: np.ndarray
-    condition: np.ndarray
-    status: np.ndarray
+    fit_offset: bool
+    loss: str
+    f_scale: float
 
     @property
-    def ok(self) -> np.ndarray:
-        """(curve,) whether the fit succeeded."""
-        return self.status == OK
+    def of_start(self) -> tuple[bool, str, float]:
+        """What starting values depend on."""
+        return self.fit_offset, self.loss, self.f_scale
+
+    def solve(
+        self, law: IVModel, data: CurveData, start: np.ndarray, damping: float, maximum_iterations: int
+    ) -> Solution:
+        """Fit curves from `start` (curve, parameter)."""
+        lower, upper = internal_bounds(law, self.fit_offset)
+        problem = CurveProblem(law, data, self.fit_offset, self.loss == "linear")
+        return solve(
+            problem, start, lower=lower, upper=upper, loss=self.loss, f_scale=self.f_scale, damping=damping,
+            tolerance=TOLERANCE, rate=_RATE if damping == 0 and self.loss == "linear" else 1.0,
+            longest_step=longest_step(law, self.fit_offset), logarithms=logarithms(law, self.fit_offset),
+            maximum_iterations=maximum_iterations,
+        )  # fmt: skip
 
 
 def fit_batch(
-    law: IVModel, voltage: np.ndarray, current: np.ndarray, sigma: np.ndarray, *, fit_offset: bool = False
+    law: IVModel,
+    voltage: np.ndarray,
+    current: np.ndarray,
+    sigma: np.ndarray,
+    *,
+    fit_offset: bool = False,
+    loss: str = "linear",
+    f_scale: float = 1.0,
+    absolute_sigma: bool = False,
+    x0: Mapping[str, Any] | None = None,
+    threads: int | None = None,
 ) -> BatchFit:
     """Fit a law to many curves at once.
 
@@ -80,6 +103,13 @@ def fit_batch(
     voltage, current, sigma : (curve, point) [V], [A], [A]; a point with a NaN, or sigma that is not positive and
         finite, is not used.
     fit_offset : fit a constant current offset besides the law.
+    loss, f_scale : how residuals cost: 'linear', 'soft_l1', 'huber' or 'cauchy', and the residual in sigmas from which
+        on it is soft.
+    absolute_sigma : take the sigmas as known; else they count as relative, and the scatter of the residuals sets their
+        size.
+    x0 : starting values by parameter, a number or (curve,); the law's own guess where not given.
+    threads : how many threads share the work; the environment's CALIB_THREADS, or as many as there are processors (8
+        at most), unless given. The result does not depend on it.
 
     Returns
     -------
@@ -90,288 +120,153 @@ def fit_batch(
     ------
     FitError
         When the arrays differ in shape.
+    OptionError
+        When there is no such loss, f_scale is not positive, x0 names no parameter, or threads is not positive.
     """
     voltage, current, sigma = (np.atleast_2d(np.asarray(a, dtype=float)) for a in (voltage, current, sigma))
     if not voltage.shape == current.shape == sigma.shape:
         raise FitError(
             f"voltage has shape {voltage.shape}, current {current.shape} and sigma {sigma.shape}; expected the same"
         )
-    blocks = [
-        _fit_block(
-            law,
-            voltage[start : start + BLOCK],
-            current[start : start + BLOCK],
-            sigma[start : start + BLOCK],
-            fit_offset,
-        )
-        for start in range(0, max(len(voltage), 1), BLOCK)
-    ]
-    return _assemble(law, blocks, fit_offset)
+    robust.check_loss(loss, f_scale)
+    known = robust.normal_variance_factor(loss, f_scale) if absolute_sigma else None
+    options = _Options(fit_offset, loss, f_scale)
+    return _fit_all(law, (voltage, current, sigma), _given(law, x0, len(voltage)), options, known, _threads(threads))
 
 
-@dataclass
-class _Problem:
-    """A block of curves in the solver's coordinates: currents are divided by `unit`, the curve's largest."""
+def _fit_all(
+    law: IVModel, arrays: tuple[np.ndarray, ...], x0: dict[str, np.ndarray], options: _Options,
+    known_variance: float | None, threads: int,
+) -> BatchFit:  # fmt: skip
+    """Look at all curves, block by block, and once more, together, at those that are doubtful."""
+    n, width = arrays[0].shape
+    size = max(64, BLOCK // max(width, 1))
+    parts = [slice(k, min(k + size, n)) for k in range(0, max(n, 1), size)]
 
-    law: IVModel
-    voltage: np.ndarray
-    current: np.ndarray
-    weight: np.ndarray
-    unit: np.ndarray
-    is_log: np.ndarray
-    fit_offset: bool
+    def first(part: slice) -> _Block:
+        return _first_look(law, prepare(*(array[part] for array in arrays)), _at(x0, part), options)
 
-    def at(self, rows: np.ndarray) -> "_Problem":
-        return _Problem(
-            self.law, self.voltage[rows], self.current[rows], self.weight[rows], self.unit[rows],
-            self.is_log, self.fit_offset,
-        )  # fmt: skip
+    def second(rows: np.ndarray) -> Solution:
+        data = prepare(*(array[rows] for array in arrays))
+        return _second_look(law, data, _at(x0, rows), options, solution.take(rows))
 
-    def parameters(self, u: np.ndarray) -> dict[str, np.ndarray]:
-        n = len(self.law.parameter_names)
-        values = np.where(self.is_log, np.exp(np.clip(u[:, :n], -300, 300)), u[:, :n])
-        return {name: values[:, k, None] for k, name in enumerate(self.law.parameter_names)}
-
-    def residual(self, u: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore", invalid="ignore"):
-            current = self.law.current(self.voltage, xp=np, **self.parameters(u)) / self.unit[:, None]
-            if self.fit_offset:
-                current = current + u[:, -1, None]
-            return self.weight * (current - self.current / self.unit[:, None])
-
-    def jacobian(self, u: np.ndarray) -> np.ndarray:
-        values = self.parameters(u)
-        with np.errstate(over="ignore", invalid="ignore"):
-            partial = self.law.jacobian(self.voltage, xp=np, **values)
-        columns = []
-        for k, name in enumerate(self.law.parameter_names):
-            chain = values[name] if self.is_log[k] else 1.0
-            columns.append(self.weight * partial[name] * chain / self.unit[:, None])
-        if self.fit_offset:
-            columns.append(self.weight)
-        return np.stack(columns, axis=-1)
+    with _workers(threads, len(parts)) as run:
+        blocks = run(first, parts)
+        solution = Solution.join([block.solution for block in blocks])
+        n_points, all_zero = (np.concatenate([getattr(b, name) for b in blocks]) for name in ("n_points", "all_zero"))
+        enough = (n_points > solution.u.shape[1]) & ~all_zero
+        left = np.flatnonzero(enough & doubtful(law, solution))
+        groups = np.array_split(left, -(-len(left) // size)) if len(left) else []
+        for rows, other in zip(groups, run(second, groups), strict=True):
+            solution.put_better(rows, other)
+    return assemble(law, solution, n_points, all_zero, options.fit_offset, known_variance, MAXIMUM_ITERATIONS)
 
 
-def _fit_block(
-    law: IVModel, voltage: np.ndarray, current: np.ndarray, sigma: np.ndarray, fit_offset: bool
-) -> dict[str, np.ndarray]:
-    usable = np.isfinite(voltage) & np.isfinite(current) & np.isfinite(sigma) & (sigma > 0)
-    voltage, current = np.where(usable, voltage, 0.0), np.where(usable, current, 0.0)
-    n_points = usable.sum(1)
-    enough = n_points > len(law.parameters) + fit_offset
-    if not fit_offset and _projects(law):
-        weight = np.where(usable, 1 / np.where(usable, sigma, 1.0), 0.0)
-        found = _project(law, voltage, current, weight, enough)
-        left = np.flatnonzero(enough & ~found["converged"])
-        if len(left):
-            again = _iterate(law, voltage[left], current[left], sigma[left], usable[left], fit_offset)
-            for key, values in again.items():
-                found[key][left] = values
-        return {"n_points": n_points, **found}
-    return {"n_points": n_points, **_iterate(law, voltage, current, sigma, usable, fit_offset)}
+def fit_blocks(
+    law: IVModel, blocks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], **options: Any
+) -> Iterator[BatchFit]:
+    """Fit curves that come in blocks, any number of them: only one block and its result are held at a time.
 
+    Parameters
+    ----------
+    law : the conduction law.
+    blocks : (voltage, current, sigma) of some thousand curves each, as `fit_batch` takes them.
+    options : those of `fit_batch`.
 
-def _projects(law: IVModel) -> bool:
-    """Say whether the scale can be eliminated: I = scale V exp(gamma s), fitted as (ln scale, gamma)."""
-    name = exponential_parameter(law)
-    if name is None:
-        return False
-    return law.parameter(name).transform == "identity" and law.parameter(law.scale).transform == "log"
-
-
-def _project(
-    law: IVModel, voltage: np.ndarray, current: np.ndarray, weight: np.ndarray, enough: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Fit by variable projection; curves that do not converge so are left to `_iterate`."""
-    size = projection.BLOCK
-    parts = [
-        projection.fit_block(law, voltage[k : k + size], current[k : k + size], weight[k : k + size])
-        for k in range(0, max(len(voltage), 1), size)
-    ]
-    scale, gamma, cost, converged, normal = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("scale", "gamma", "cost", "converged", "normal")
-    )
-    order = [law.parameter_names.index(law.scale), law.parameter_names.index(law.shape[0])]
-    u = np.empty((len(gamma), 2))
-    unscaled = np.empty((len(gamma), 2, 2))
-    with np.errstate(all="ignore"):
-        u[:, order[0]], u[:, order[1]] = np.log(scale), gamma
-        a, b, d = normal[:, 0, 0], normal[:, 0, 1], normal[:, 1, 1]
-        determinant = a * d - b * b
-        correlation = np.abs(b) / np.sqrt(a * d)
-        condition = (1 + correlation) / (1 - correlation)
-        for (i, j), value in (((0, 0), d), ((0, 1), -b), ((1, 0), -b), ((1, 1), a)):
-            unscaled[:, order[i], order[j]] = value / determinant
-    good = enough & converged & (determinant > 0)
-    condition = np.where(good, condition, np.inf)
-    return {"u": u, "converged": good, "unit": np.ones(len(u)), "cost": cost, "condition": condition,
-            "unscaled": unscaled}  # fmt: skip
-
-
-def _iterate(
-    law: IVModel, voltage: np.ndarray, current: np.ndarray, sigma: np.ndarray, usable: np.ndarray, fit_offset: bool
-) -> dict[str, np.ndarray]:
-    """Fit all parameters together by Levenberg-Marquardt."""
-    unit = np.max(np.abs(current), axis=1, initial=0.0)
-    unit = np.where(unit > 0, unit, 1.0)
-    is_log = np.array([parameter.transform == "log" for parameter in law.parameters])
-    weight = np.where(usable, unit[:, None] / np.where(usable, sigma, 1.0), 0.0)
-    problem = _Problem(law, voltage, current, weight, unit, is_log, fit_offset)
-    guess = law.guess(np.where(usable, voltage, np.nan), np.where(usable, current, np.nan))
-    u = np.stack(
-        [np.log(guess[n]) if log else guess[n] for n, log in zip(law.parameter_names, is_log, strict=True)], -1
-    )
-    if fit_offset:
-        u = np.concatenate([u, np.zeros((len(u), 1))], axis=1)
-    converged = np.zeros(len(u), dtype=bool)
-    rows = np.flatnonzero(usable.sum(1) > u.shape[1])
-    u[rows], converged[rows] = _levenberg_marquardt(problem.at(rows), u[rows])
-    return {"u": u, "converged": converged, "unit": unit, **_statistics(problem, u, rows)}
-
-
-def _levenberg_marquardt(problem: _Problem, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Minimise every curve's cost; curves leave as they converge."""
-    u = u.copy()
-    converged = np.zeros(len(u), dtype=bool)
-    active = np.arange(len(u))
-    damping = np.full(len(u), 1e-3)
-    cost = np.square(problem.residual(u)).sum(1)
-    for _ in range(MAXIMUM_ITERATIONS):
-        if not len(active):
-            break
-        part = problem.at(active)
-        residual, jacobian = part.residual(u[active]), part.jacobian(u[active])
-        step, length = _step(jacobian, residual, damping[active])
-        trial = u[active] + step
-        trial_cost = np.square(part.residual(trial)).sum(1)
-        better = trial_cost <= cost[active]
-        done = better & (cost[active] - trial_cost <= TOLERANCE * cost[active]) & (length <= TOLERANCE**0.5)
-        stuck = ~better & (damping[active] > 1e12)
-        u[active] = np.where(better[:, None], trial, u[active])
-        cost[active] = np.where(better, trial_cost, cost[active])
-        damping[active] = np.where(better, np.maximum(damping[active] / 30, 1e-15), damping[active] * 10)
-        small = ~better & (length <= TOLERANCE**0.5)  # rounding, not the model, keeps the cost from falling
-        converged[active] = done | small
-        active = active[~(done | small | stuck)]
-    return u, converged
-
-
-def _step(jacobian: np.ndarray, residual: np.ndarray, damping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return Marquardt's step and its length in units of the scaled problem's solution."""
-    norm = np.sqrt(np.square(jacobian).sum(1))
-    norm = np.where((norm > 0) & np.isfinite(norm), norm, 1.0)
-    scaled = jacobian / norm[:, None, :]
-    normal = np.einsum("cpi,cpj->cij", scaled, scaled)
-    diagonal = np.arange(normal.shape[1])
-    normal[:, diagonal, diagonal] += damping[:, None]
-    gradient = np.einsum("cpi,cp->ci", scaled, residual)
-    broken = ~(np.isfinite(normal).all((1, 2)) & np.isfinite(gradient).all(1))
-    normal[broken] = np.eye(normal.shape[1])
-    gradient[broken] = 0.0
-    step = -np.linalg.solve(normal, gradient[..., None])[..., 0] / norm
-    return np.clip(step, -20, 20), np.abs(step).max(1)
-
-
-def _statistics(problem: _Problem, u: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-    n, p = u.shape
-    cost, condition = np.full(n, np.nan), np.full(n, np.inf)
-    unscaled = np.full((n, p, p), np.nan)
-    part = problem.at(rows)
-    residual, jacobian = part.residual(u[rows]), part.jacobian(u[rows])
-    cost[rows] = np.square(residual).sum(1)
-    norm = np.sqrt(np.square(jacobian).sum(1))
-    good = np.isfinite(norm).all(1) & (norm > 0).all(1) & np.isfinite(cost[rows])
-    scaled = jacobian[good] / norm[good][:, None, :]
-    normal = np.einsum("cpi,cpj->cij", scaled, scaled)
-    if len(normal):
-        eigenvalues, vectors = np.linalg.eigh(normal)
-        smallest = np.maximum(eigenvalues[:, 0], np.finfo(float).eps * eigenvalues[:, -1])
-        condition[rows[good]] = eigenvalues[:, -1] / smallest
-        inverse = np.einsum("cik,ck,cjk->cij", vectors, 1 / np.maximum(eigenvalues, smallest[:, None]), vectors)
-        unscaled[rows[good]] = inverse / norm[good][:, :, None] / norm[good][:, None, :]
-    return {"cost": cost, "condition": condition, "unscaled": unscaled}
-
-
-def _assemble(law: IVModel, blocks: list[dict[str, np.ndarray]], fit_offset: bool) -> BatchFit:
-    joined = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
-    names = law.parameter_names
-    p_all = joined["u"].shape[1]
-    n_points, cost, condition = joined["n_points"], joined["cost"], joined["condition"]
-    n_free = n_points - p_all
-    status = np.array([OK] * len(cost), dtype=object)
-    for row in np.flatnonzero(n_free < 1):
-        status[row] = f"{n_points[row]} usable points, at least {p_all + 1} are needed for {p_all} parameters"
-    for row in np.flatnonzero((n_free >= 1) & ~joined["converged"]):
-        status[row] = f"the fit did not converge in {MAXIMUM_ITERATIONS} iterations"
-    for row in np.flatnonzero((n_free >= 1) & joined["converged"] & ~(condition < 1e14)):
-        status[row] = f"the points do not determine the parameters (condition number {condition[row]:.1g})"
-    variance = np.where(n_free > 0, cost / np.maximum(n_free, 1), np.nan)
-    is_log = np.array([parameter.transform == "log" for parameter in law.parameters])
-    with np.errstate(invalid="ignore"):
-        loose = np.sqrt(np.diagonal(joined["unscaled"], axis1=1, axis2=2)[:, : len(names)] * variance[:, None])
-    for row in np.flatnonzero((status == OK) & (loose[:, is_log] > UNDETERMINED).any(1)):
-        name = names[np.flatnonzero(is_log)[np.argmax(loose[row, is_log])]]
-        status[row] = f"the points do not determine {name}: its standard error is {loose[row, is_log].max():.2g} in ln"
-    failed = status != OK
-    internal = np.where(failed[:, None], np.nan, joined["u"])
-    unscaled = np.where(failed[:, None, None], np.nan, joined["unscaled"])
-    n = len(names)
-    covariance = unscaled * variance[:, None, None]
-    with np.errstate(over="ignore"):
-        values = np.where(is_log, np.exp(internal[:, :n]), internal[:, :n])
-    spread = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0))
-    stderr = np.where(is_log, values * spread[:, :n], spread[:, :n])
-    zero = np.where(failed, np.nan, 0.0)
-    return BatchFit(
-        names=names, values=values, stderr=stderr, internal=internal[:, :n],
-        covariance=covariance[:, :n, :n], unscaled=unscaled[:, :n, :n],
-        offset=internal[:, -1] * joined["unit"] if fit_offset else zero,
-        offset_stderr=spread[:, -1] * joined["unit"] if fit_offset else np.full(len(cost), np.nan),
-        cost=cost, rms=np.sqrt(cost / np.maximum(n_points, 1)), n_points=n_points, n_free=n_free,
-        condition=condition, status=status,
-    )  # fmt: skip
-
-
-def fit_single(
-    law: IVModel, voltage: np.ndarray, current: np.ndarray, sigma: np.ndarray, *, fit_offset: bool = False
-) -> Any:
-    """Fit one curve with lmfit (bounds, confidence intervals, reports); the reference of the batched fit.
-
-    Returns
-    -------
-    lmfit.minimizer.MinimizerResult
-        With `params` in SI units; the offset, when fitted, is called ``offset``.
-
-    Raises
+    Yields
     ------
-    FitError
-        When there are not more points than parameters.
+    BatchFit
+        One for each block, in order.
     """
-    import lmfit
+    for voltage, current, sigma in blocks:
+        yield fit_batch(law, voltage, current, sigma, **options)
 
-    usable = np.isfinite(voltage) & np.isfinite(current) & np.isfinite(sigma) & (sigma > 0)
-    voltage, current, sigma = voltage[usable], current[usable], sigma[usable]
-    n = len(law.parameters) + fit_offset
-    if len(voltage) <= n:
-        raise FitError(f"{len(voltage)} usable points, at least {n + 1} are needed for {n} parameters of {law.name}")
-    unit = float(np.abs(current).max()) or 1.0
-    guess = law.guess(voltage[None], current[None] / unit)
-    parameters = lmfit.Parameters()
-    for parameter in law.parameters:
-        parameters.add(parameter.name, float(guess[parameter.name][0]), min=parameter.lower, max=parameter.upper)
-    if fit_offset:
-        parameters.add("offset", 0.0)
 
-    def residual(values: Any) -> np.ndarray:
-        shape = {name: values[name].value for name in law.parameter_names}
-        model = law.current(voltage, xp=np, **shape) + (values["offset"].value if fit_offset else 0.0)
-        return (model - current / unit) * unit / sigma
+def _threads(threads: int | None) -> int:
+    """Return how many threads to use."""
+    if threads is None:
+        stated = os.environ.get("CALIB_THREADS", "")
+        if not stated:
+            count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            return min(count, _MOST_THREADS)
+        if not stated.isdigit() or int(stated) < 1:
+            raise OptionError(f"CALIB_THREADS is '{stated}'; give a whole number of at least 1")
+        return int(stated)
+    if threads < 1:
+        raise OptionError(f"threads is {threads}; give a whole number of at least 1")
+    return threads
 
-    result = lmfit.minimize(residual, parameters, method="leastsq", ftol=1e-15, xtol=1e-15, gtol=1e-15)
-    for name in (law.scale, *(["offset"] if fit_offset else [])):
-        fitted: Any = result.params[name]  # type: ignore[union-attr]
-        stderr = fitted.stderr
-        fitted.set(value=fitted.value * unit)
-        fitted.stderr = None if stderr is None else stderr * unit
-    return result
+
+def _given(law: IVModel, x0: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:
+    """Return given starting values as arrays (curve,)."""
+    unknown = sorted(set(x0 or ()) - {*law.parameter_names, "offset"})
+    if unknown:
+        raise OptionError(
+            f"x0 names {', '.join(unknown)}; the parameters of {law.name} are {', '.join(law.parameter_names)}"
+        )
+    return {name: np.broadcast_to(np.asarray(value, dtype=float), (n,)) for name, value in (x0 or {}).items()}
+
+
+def _at(start: dict[str, np.ndarray], rows: Any) -> dict[str, np.ndarray]:
+    return {name: value[rows] for name, value in start.items()}
+
+
+@contextmanager
+def _workers(threads: int, tasks: int) -> Iterator[Callable[[Callable, Iterable], list]]:
+    """Provide a function that maps over tasks with some threads, in order."""
+    if min(threads, tasks) <= 1:
+        yield lambda function, items: [function(item) for item in items]
+        return
+    with ThreadPoolExecutor(min(threads, tasks)) as pool:
+        yield lambda function, items: list(pool.map(function, items))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What the first look at a block of curves gives."""
+
+    solution: Solution
+    n_points: np.ndarray
+    all_zero: np.ndarray
+
+
+def _first_look(law: IVModel, data: CurveData, x0: dict[str, np.ndarray], options: _Options) -> _Block:
+    """Fit what is easily fitted; the rest is left not converged, so that all such curves are treated together."""
+    k = len(law.parameters) + options.fit_offset
+    all_zero = _all_zero(data.current)
+    enough = (data.n_points > k) & ~all_zero
+    plain = options.loss == "linear" and not options.fit_offset
+    if plain and enough.any() and variable_projection.reference(law) is not None:
+        solution = variable_projection.fit(law, data)
+    else:
+        solution, some = Solution.empty(len(data), k, data.n_points), np.flatnonzero(enough)
+        if len(some):
+            part = data if len(some) == len(data) else data.take(some)
+            start = quick_start(law, part, _at(x0, some), *options.of_start)
+            found = options.solve(law, part, start, damping=0.0, maximum_iterations=_QUICK_ITERATIONS)
+            solution = found if part is data else solution.put(some, found)
+    return _Block(solution, data.n_points, all_zero)
+
+
+def _all_zero(current: np.ndarray) -> np.ndarray:
+    """Return (curve,) whether every current is zero."""
+    zero = (current[:, ::16] == 0).all(1)  # few curves pass this
+    some = np.flatnonzero(zero)
+    zero[some] = ~current[some].any(1)
+    return zero
+
+
+def _second_look(
+    law: IVModel, data: CurveData, x0: dict[str, np.ndarray], options: _Options, first: Solution
+) -> Solution:
+    """Go on where the first look did not converge; where it is doubtful still, try other starts; keep the best."""
+    solution, most = first, MAXIMUM_ITERATIONS
+    known = np.atleast_1d(np.isfinite(solution.u).all(1))
+    for start in [np.where(known[:, None], first.u, 0.0), *careful_starts(law, data, x0, *options.of_start)]:
+        doubt = doubtful(law, solution) if most < MAXIMUM_ITERATIONS else ~solution.converged & known
+        rows = np.flatnonzero(doubt)
+        if len(rows):
+            found = options.solve(law, data.take(rows), start[rows], damping=1e-2, maximum_iterations=most)
+            solution.put_better(rows, found)
+        most = _OTHER_ITERATIONS
+    return solution

@@ -55,14 +55,15 @@ def _add_range(
     warnings: list[str],
 ) -> None:  # fmt: skip
     rule = "medians over devices of the smallest and largest conductance seen (Joksas et al. 2022)"
+    quantiles = (0.5, 0.5)
     if stuck.all_stuck(low, high, SWITCHING_RATIO):
-        low, high = np.quantile(mean, [0.05]), np.quantile(mean, [0.95])
+        low, high, quantiles = mean, mean, (0.05, 0.95)
         rule = "5 and 95 % quantiles of the devices' mean conductances (the devices were not switched)"
-    if not np.median(low) < np.median(high):
+    if not np.quantile(low, quantiles[0]) < np.quantile(high, quantiles[1]):
         warnings.append("conductance range: not found, because only one conductance was read")
         return
     nodes["conductance"] = xr.Dataset(
-        conductance.range_of(low, high),
+        conductance.range_of(low, high, quantiles),
         coords={"bound": ["low", "high"]},
         attrs={"reference_voltage": reference_voltage, "rule": rule},
     )

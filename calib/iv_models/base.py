@@ -1,6 +1,8 @@
 """What a conduction law is."""
 
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar
@@ -21,6 +23,7 @@ class Parameter:
     meaning : one line for tables and data sheets.
     lower, upper : bounds that physics sets.
     transform : 'log' where the parameter is positive over decades (fitted as its logarithm), else 'identity'.
+    typical : range in which memristive devices are usually found; tests draw from it, documents show it.
     """
 
     name: str
@@ -29,26 +32,70 @@ class Parameter:
     lower: float = float("-inf")
     upper: float = float("inf")
     transform: str = "identity"
+    typical: tuple[float, float] = (float("nan"), float("nan"))
+
+
+@dataclass(frozen=True, eq=False)
+class StartGrid:
+    """Shapes among which a guess looks for the best (`calib.iv_models._guess`).
+
+    Attributes
+    ----------
+    shapes : name of each shape parameter -> its values (candidate,) for curves whose largest voltage is 1 V.
+    powers : name -> power of the largest voltage with which the values grow; 0 where it is not named.
+    """
+
+    shapes: dict[str, np.ndarray]
+    powers: dict[str, float]
+
+    @classmethod
+    def product(cls, powers: dict[str, float], **axes: Iterable[float]) -> "StartGrid":
+        """Return the grid of all combinations of the axes' values."""
+        columns = np.array(list(itertools.product(*axes.values())), dtype=float).T
+        return cls(dict(zip(axes, columns, strict=True)), powers)
 
 
 class IVModel(ABC):
-    """A conduction law I(V; parameters), with one parameter, the scale, as a factor.
+    """A conduction law I(V; parameters), with one parameter, the scale, that I(V_ref) fixes.
 
     A member holds only its own mathematics. `current` and `jacobian` use functions that numpy and torch share, taken
     from the module `xp`; all arguments broadcast. The same equation as text is `expression`.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    parameters: ClassVar[tuple[Parameter, ...]]
-    scale: ClassVar[str]
-    """Name of the parameter that is a factor of the current and that the reference voltage fixes."""
-    odd: ClassVar[bool]
+    name: str
+    title: str
+    parameters: tuple[Parameter, ...]
+    scale: str
+    """Name of the parameter that the reference voltage fixes; a factor of the current where `scale_is_factor`."""
+    scale_is_factor: ClassVar[bool] = True
+    """Whether the current is proportional to the scale; with a series resistance it is not."""
+    odd: bool
     """Whether I(-V) = -I(V)."""
-    expression: ClassVar[str]
-    """The law as text, for SPICE and Verilog-A: V is the voltage, parameters stand by name."""
-    latex: ClassVar[str]
-    source: ClassVar[str]
+    expression: str
+    """The law as text, for SPICE and Verilog-A: V is the voltage, parameters stand by name.
+
+    Where `series` names a parameter, V is the voltage that is left after the drop over that resistance.
+    """
+    formula: str = ""
+    """The law as people write it, where `expression` is written to be safe at every voltage and so hard to read."""
+    series: ClassVar[str] = ""
+    """Name of the parameter [Ohm] that a circuit puts in series with `expression`; empty for a plain law."""
+    series_allowed: ClassVar[bool] = False
+    """Whether a series resistance is physical and can be told apart from the law; needs `slope` and `start`."""
+    no_series_because: ClassVar[str] = "its file does not say that one can be told apart from it"
+    """Why not, where `series_allowed` is False."""
+    start: ClassVar[StartGrid | None] = None
+    """Where a guess begins; laws that allow a series resistance have it."""
+    correlated: ClassVar[str] = ""
+    """Which parameters a usual curve hardly tells apart, and when; tests then judge a guess by its curve alone."""
+    latex: str
+    source: str
+
+    @property
+    def equation(self) -> str:
+        """The law as a sentence's part: 'I = ...', with what V is where a resistance is in series."""
+        inside = f", V the voltage less the drop I {self.series}" if self.series else ""
+        return f"I = {self.formula or self.expression}{inside}"
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -72,9 +119,13 @@ class IVModel(ABC):
     def jacobian(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> dict[str, Array]:
         """Return the derivative of the current by each parameter, by name."""
 
+    def slope(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> Array:
+        """Return dI/dV [S], finite at 0 V; laws that allow a series resistance have it."""
+        raise NotImplementedError(f"the law '{self.name}' does not give dI/dV")
+
     @abstractmethod
     def coordinate(self, voltage: Array, *, xp: ModuleType) -> Array:
-        """Return the variable s(|V|) in which ln(I / V) is smooth, for `voltage` >= 0."""
+        """Return the variable s(|V|), s(0) = 0, in which the ratio of two devices' I is smooth, for `voltage` >= 0."""
 
     @abstractmethod
     def coordinate_inverse(self, coordinate: Array, *, xp: ModuleType) -> Array:
@@ -87,7 +138,7 @@ class IVModel(ABC):
     def anchor(self, resistance: Array, reference_voltage: float, *, xp: ModuleType, **shape: Array) -> Array:
         """Return the scale that makes I(V_ref) = V_ref / R exact for the given shape parameters.
 
-        Because the scale is a factor, scale = (V_ref / R) / I(V_ref; scale = 1, shape).
+        Where the scale is a factor, scale = (V_ref / R) / I(V_ref; scale = 1, shape).
         """
         one = resistance * 0 + 1
         unit_current = self.current(one * reference_voltage, xp=xp, **{self.scale: one, **shape})
@@ -98,6 +149,10 @@ class IVModel(ABC):
         one = parameters[self.scale] * 0 + 1
         return reference_voltage / self.current(one * reference_voltage, xp=xp, **parameters)
 
+    def admissible(self, resistance: Array, *, xp: ModuleType, **shape: Array) -> dict[str, Array]:
+        """Return the shape parameters that a drawn device of `resistance` [Ohm] can have; the others as they are."""
+        return shape
+
     def derived(self, temperature: float | None, **parameters: float) -> dict[str, tuple[float, str, str]]:
         """Return further quantities that the parameters stand for: name -> (value, unit, meaning)."""
         return {}
@@ -105,10 +160,11 @@ class IVModel(ABC):
 
 def exponential_parameter(law: IVModel) -> str | None:
     """Return the name of gamma if a law is I = scale V exp(gamma s), s its coordinate; found by evaluating it."""
-    if len(law.shape) != 1 or not law.odd:
+    if len(law.shape) != 1 or not law.odd or not law.scale_is_factor:
         return None
     (name,) = law.shape
-    v, gamma = np.array([0.013, 0.2, 0.71])[:, None], np.array([-1.3, 0.0, 0.4, 3.1])
+    bounds = law.parameter(name)
+    v, gamma = np.array([0.013, 0.2, 0.71])[:, None], np.clip([-1.3, 0.0, 0.4, 3.1], bounds.lower, bounds.upper)
     current = law.current(v, xp=np, **{law.scale: np.ones(1), name: gamma})
     expected = v * np.exp(gamma * law.coordinate(v, xp=np))
     return name if np.allclose(current, expected, rtol=1e-12, atol=0) else None

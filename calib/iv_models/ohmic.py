@@ -12,10 +12,11 @@ class Ohmic(IVModel):
 
     name = "ohmic"
     title = "Ohm's law"
-    parameters = (Parameter("g", "S", "conductance", lower=0.0, transform="log"),)
+    parameters = (Parameter("g", "S", "conductance", lower=0.0, transform="log", typical=(1e-7, 1e-3)),)
     scale = "g"
     odd = True
     expression = "g*V"
+    no_series_because = "the resistance of an ohmic device takes up whatever lies in series with it"
     latex = r"I = g\,V"
     source = "G. S. Ohm, 1827"
 
@@ -24,6 +25,9 @@ class Ohmic(IVModel):
 
     def jacobian(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> dict[str, Array]:
         return {"g": voltage + 0 * parameters["g"]}
+
+    def slope(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> Array:
+        return parameters["g"] + 0 * voltage
 
     def coordinate(self, voltage: Array, *, xp: ModuleType) -> Array:
         return voltage

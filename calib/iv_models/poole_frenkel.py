@@ -6,7 +6,7 @@ from types import ModuleType
 import numpy as np
 from scipy.constants import Boltzmann, elementary_charge
 
-from calib.iv_models.base import Array, IVModel, Parameter
+from calib.iv_models.base import Array, IVModel, Parameter, StartGrid
 
 
 class PooleFrenkel(IVModel):
@@ -25,12 +25,14 @@ class PooleFrenkel(IVModel):
     name = "poole-frenkel"
     title = "Poole-Frenkel emission"
     parameters = (
-        Parameter("c", "S", "conductance at vanishing voltage", lower=0.0, transform="log"),
-        Parameter("gamma", "V^-1/2", "field-lowering exponent (e/kT) sqrt(e/(pi d eps))"),
+        Parameter("c", "S", "conductance at vanishing voltage", lower=0.0, transform="log", typical=(1e-7, 1e-3)),
+        Parameter("gamma", "V^-1/2", "field-lowering exponent (e/kT) sqrt(e/(pi d eps))", typical=(-0.5, 4.0)),
     )
     scale = "c"
     odd = True
     expression = "c*V*exp(gamma*sqrt(abs(V)))"
+    series_allowed = True
+    start = StartGrid.product({"gamma": -0.5}, gamma=np.linspace(-3, 24, 55))
     latex = r"I = c\,V \exp\left(\gamma \sqrt{|V|}\right)"
     source = "J. Frenkel, Phys. Rev. 54, 647 (1938), doi 10.1103/PhysRev.54.647"
 
@@ -41,6 +43,10 @@ class PooleFrenkel(IVModel):
         root = xp.sqrt(xp.abs(voltage))
         per_scale = voltage * xp.exp(parameters["gamma"] * root)
         return {"c": per_scale + 0 * parameters["c"], "gamma": parameters["c"] * per_scale * root}
+
+    def slope(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> Array:
+        exponent = parameters["gamma"] * xp.sqrt(xp.abs(voltage))
+        return parameters["c"] * xp.exp(exponent) * (1 + 0.5 * exponent)
 
     def coordinate(self, voltage: Array, *, xp: ModuleType) -> Array:
         return xp.sqrt(voltage)

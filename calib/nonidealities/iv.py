@@ -22,7 +22,7 @@ class IV(Conduction):
     2105784 (2022), doi 10.1002/advs.202105784) scale and shape are jointly normal, drawn through the eigenvalue
     square root of C. Drawn once per chip. Between the centres of two states intercept, slope and C are interpolated
     linearly in ln R. Deviates beyond 4 standard deviations are clipped, and so is the ln R of the lines to the range
-    of the data; `clipped` counts both.
+    of the data, and a drawn series resistance is held below the device's own; `clipped` counts all three.
 
     Parameters
     ----------
@@ -80,7 +80,9 @@ class IV(Conduction):
             return {self.law.scale: conductance}
         values = self._draw(-torch.log(conductance), deviates)
         if self.anchored:
-            scale = self.law.anchor(1 / conductance, self.reference_voltage, xp=torch, **values)
+            resistance = 1 / conductance
+            values = self.law.admissible(resistance, xp=torch, **values)
+            scale = self.law.anchor(resistance, self.reference_voltage, xp=torch, **values)
             values = {self.law.scale: scale, **values}
         return values
 
@@ -104,7 +106,12 @@ class IV(Conduction):
         if not self._drawn:
             return 0
         outside = (ln_r < self.population.ln_r_min - _MARGIN) | (ln_r > self.population.ln_r_max + _MARGIN)
-        return int((outside | (deviates.abs() > Z_MAX).any(0)).sum())
+        outside = outside | (deviates.abs() > Z_MAX).any(0)
+        if self.anchored and self.law.series:
+            drawn = self._draw(ln_r, deviates)
+            held = self.law.admissible(1 / conductance, xp=torch, **drawn)
+            outside = outside | (held[self.law.series] != drawn[self.law.series])
+        return int(outside.sum())
 
     def extremes(self, spread: float = Z_MAX) -> list[dict[str, float]]:
         p = self.population
@@ -114,18 +121,29 @@ class IV(Conduction):
             index = [p.parameters.index(name) for name in self._drawn]
             root = _eigenvalue_root(covariance[np.ix_(index, index)])
             spreading = [d for d in root.T if np.abs(d).max() > 1e-9]
-            found.append(self._shape_of(mean[index]))
+            found.append(self._shape_of(mean[index], float(ln_r)))
             for direction, z in itertools.product(spreading, (-1.0, -0.5, 0.5, 1.0)):
-                found.append(self._shape_of(mean[index] + spread * z * direction))
+                found.append(self._shape_of(mean[index] + spread * z * direction, float(ln_r)))
+            if len(spreading) > 1:
+                for signs in itertools.product((-1.0, 1.0), repeat=len(spreading)):
+                    corner = np.dot(signs, spreading) * (spread / np.sqrt(len(spreading)))
+                    found.append(self._shape_of(mean[index] + corner, float(ln_r)))
         return found
 
-    def _shape_of(self, t: np.ndarray) -> dict[str, float]:
-        values = {}
+    def _shape_of(self, t: np.ndarray, ln_r: float) -> dict[str, float]:
+        """Return the shape parameters of a device, with its scale where that is no factor of the current."""
+        values: dict[str, float] = {}
         for name, transform, value in zip(self._drawn, self._transforms, t, strict=True):
-            if name != self.law.scale:
-                parameter = self.law.parameter(name)
-                theta = float(np.exp(value) if transform == "log" else value)
-                values[name] = min(max(theta, parameter.lower), parameter.upper)
+            parameter = self.law.parameter(name)
+            theta = float(np.exp(value) if transform == "log" else value)
+            values[name] = min(max(theta, parameter.lower), parameter.upper)
+        if self.anchored and not self.law.scale_is_factor:
+            shape = {name: np.asarray(value) for name, value in values.items()}
+            shape = self.law.admissible(np.exp(ln_r), xp=np, **shape)
+            scale = self.law.anchor(np.exp(ln_r), self.reference_voltage, xp=np, **shape)
+            values = {name: float(value) for name, value in {self.law.scale: scale, **shape}.items()}
+        if self.law.scale_is_factor:
+            values.pop(self.law.scale, None)
         return values
 
     def _covers(self, conductance: torch.Tensor) -> bool:

@@ -6,19 +6,20 @@ from scipy.constants import Boltzmann, elementary_charge
 
 from calib import plugins
 from calib.errors import OptionError
-from calib.iv_models import IVModel, iv_model, names
+from calib.iv_models import IVModel, all_names, iv_model, names
 from calib.iv_models.poole_frenkel import d_epsilon, gamma_of
 from tests.contracts.iv_model_contract import IVModelContract, evaluate
 
 
-@pytest.mark.parametrize("law", [plugins.load("calib.iv_models", name) for name in names()], ids=names(), scope="class")
+@pytest.mark.parametrize("law", [iv_model(name) for name in all_names()], ids=all_names(), scope="class")
 class TestIVModels(IVModelContract):
-    """Every member of the family."""
+    """Every member of the family, and each that can have one with a series resistance."""
 
 
 def test_laws_are_found_by_file() -> None:
-    assert {"ohmic", "poole-frenkel"} <= set(names())
-    assert all(isinstance(iv_model(name), IVModel) for name in names())
+    assert {"ohmic", "poole-frenkel", "hyperbolic-sine", "diode"} <= set(names())
+    assert all(isinstance(iv_model(name), IVModel) for name in all_names())
+    assert all(plugins.load("calib.iv_models", name) is iv_model(name) for name in names())
 
 
 def test_an_unknown_law_is_refused_by_name() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from calib.fitting.conductance import QUANTILES, range_of, read_at, read_voltages, state_tables
+from calib.fitting.conductance import QUANTILES, at_floor, range_of, read_at, read_voltages, state_tables
 from calib.fitting.intervals import quantile_interval
 from tests.synthetic import FLAG, HRS, LRS, State, iv_dataset, iv_node
 
@@ -84,3 +84,32 @@ def test_range_is_the_medians_with_their_intervals() -> None:
     np.testing.assert_allclose(result["g_off_bound"][1], quantile_interval(low, 0.5))
     np.testing.assert_allclose(result["g_on_bound"][1], [2e-4, 10e-4])  # 2nd and 10th of 11, by the binomial
     assert np.isnan(range_of(low[:3], high[:3])["g_on_bound"][1]).all()
+
+
+def test_quantiles_have_intervals_of_devices() -> None:
+    """Cycles of a device are no devices: the median's interval is wider than if they were."""
+    node = iv_node({"lrs": LRS}, devices=20, cycles=5, ohmic=True, noise=0.0)
+    tables = state_tables(node, ["lrs"], np.array([0.1]))
+    assert tables["g_quantile_bound"][0] == ("state", "read_voltage", "quantile", "bound")
+    low, high = tables["median_bound"][1][0, 0]
+    median = tables["median"][1][0, 0]
+    assert low < median < high
+    g = read_at(node, 0.1)[0]
+    naive = quantile_interval(g, 0.5)
+    assert np.log(high / low) > 1.5 * np.log(naive[1] / naive[0])
+    assert np.isnan(tables["g_quantile_bound"][1][0, 0, [0, -1]]).all()
+    assert tables["n_devices"][1].tolist() == [[20]]
+
+
+def test_what_is_known_of_a_resistance_at_the_floor() -> None:
+    ln_r = np.array([10.0, 25.0, 30.0])
+    censored = np.array([False, True, True])
+    found = at_floor(ln_r, censored, np.array([1e-9, 1e-9, np.nan]), 0.1)
+    np.testing.assert_allclose(found, [10.0, np.log(1e8), 30.0])
+
+
+def test_quantiles_other_than_medians() -> None:
+    values = np.linspace(1e-6, 1e-4, 200)
+    result = range_of(values, values, (0.05, 0.95))
+    assert result["g_off"][1] == pytest.approx(np.quantile(values, 0.05))
+    np.testing.assert_allclose(result["g_on_bound"][1], quantile_interval(values, 0.95))

@@ -5,7 +5,18 @@ import pytest
 import xarray as xr
 
 from calib.errors import FitError, OptionError
-from calib.fitting.curves import MISFIT_THRESHOLD, fit_curves, fit_window, flag_mask, select, supported_window
+from calib.fitting.curves import (
+    MISFIT_THRESHOLD,
+    fit_curves,
+    fit_window,
+    flag_mask,
+    last_that_serves,
+    select,
+    some,
+    supported_window,
+    thinned,
+    window_ends,
+)
 from calib.iv_models import iv_model
 from tests.synthetic import FLAG, HRS, V_REF, VOLTAGE, draw, iv_dataset, iv_node, poole_frenkel
 
@@ -206,3 +217,37 @@ def test_ohmic_curves() -> None:
     expected = draw(HRS, 5, 1, np.random.default_rng(3))[0][:, 0]
     assert np.abs((fits.ln_r - expected) / fits.ln_r_stderr).max() < 4
     assert fits.v_max == 0.5
+
+
+@pytest.mark.parametrize("first_bad", range(25))
+def test_the_last_window_before_the_first_that_does_not_serve(first_bad: int) -> None:
+    ends = np.arange(24.0)
+    tried: list[float] = []
+
+    def serves(end: float) -> bool:
+        tried.append(end)
+        return end < first_bad
+
+    found = last_that_serves(ends, serves)
+    assert found == (None if first_bad == 0 else first_bad - 1.0)
+    assert len(tried) == len(set(tried)) <= 10
+
+
+def test_the_search_takes_the_same_curves_whatever_their_order() -> None:
+    node, _, _ = branches(30)
+    part = select(node, "hrs", "positive")
+    order = np.random.default_rng(0).permutation(30)
+    few, mixed = thinned(part, 7), thinned(some(part, order), 7)
+    assert len(few) == 7
+    assert set(few.device) == set(mixed.device)
+    assert {min(part.device), max(part.device)} <= set(few.device)
+    assert thinned(part, 30) is part
+
+
+def test_windows_end_at_measured_voltages_that_half_the_curves_reach() -> None:
+    node, _, _ = branches(10, voltage=LONG)
+    node["flag"][:6, 40:] = FLAG["compliance"]
+    ends = window_ends(PF, select(node, "hrs", "positive"))
+    assert ends[0] == LONG[3]
+    assert ends[-1] == LONG[39]
+    assert set(ends) <= set(LONG)

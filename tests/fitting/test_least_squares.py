@@ -1,5 +1,7 @@
 """The batched fit against lmfit, its statuses, and the honesty of its standard errors."""
 
+import tracemalloc
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -8,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calib.errors import FitError
-from calib.fitting import least_squares, projection
-from calib.fitting.least_squares import BatchFit, fit_batch, fit_single
+from calib.errors import FitError, OptionError
+from calib.fitting import least_squares, variable_projection
+from calib.fitting.least_squares import BatchFit, fit_batch, fit_blocks, fit_single
 from calib.iv_models import IVModel, Parameter, iv_model
+from tests.fitting.curve_sets import curves
 from tests.synthetic import poole_frenkel
 
 PF = iv_model("poole-frenkel")
@@ -197,8 +200,9 @@ def test_a_curve_that_is_no_such_device_raises_nothing(current: np.ndarray) -> N
 
 def test_a_fit_that_does_not_end_is_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
     current, sigma = noisy(1e-6, 2.0, 0.1, 3)
-    monkeypatch.setattr(least_squares, "MAXIMUM_ITERATIONS", 1)
-    monkeypatch.setattr(projection, "ITERATIONS", 1)
+    for limit in ("MAXIMUM_ITERATIONS", "_QUICK_ITERATIONS", "_OTHER_ITERATIONS"):
+        monkeypatch.setattr(least_squares, limit, 1)
+    monkeypatch.setattr(variable_projection, "PASSES", 0)
     fit = fit_batch(PF, VOLTAGE[None], current[None], sigma[None])
     assert fit.status[0] == "the fit did not converge in 1 iterations"
     assert np.isnan(fit.values).all()
@@ -289,6 +293,109 @@ def test_rms_and_cost_are_those_of_the_residuals() -> None:
     assert fit.rms[0] == pytest.approx(np.sqrt(np.square(residual).mean()), rel=1e-10)
 
 
+@pytest.mark.parametrize("name", ["poole-frenkel", "hyperbolic-sine"])
+@pytest.mark.parametrize("scale", [1e-15, 1.0])
+def test_curves_that_determine_nothing_have_a_sentence(name: str, scale: float) -> None:
+    """Femtoampere or ampere: zeros, one point, a constant, noise of both signs; the good neighbour is fitted."""
+    law = iv_model(name)
+    good = scale * np.sinh(3 * VOLTAGE)
+    one = np.where(np.arange(25) == 7, good, np.nan)
+    noise = scale * np.random.default_rng(1).standard_normal(25)
+    rows = [good, np.zeros(25), one, np.full(25, scale), noise, -good, np.full(25, np.nan), np.full(25, np.inf)]
+    current = np.stack(rows)
+    sigma = np.broadcast_to(0.01 * np.abs(good), current.shape)
+    fit = fit_batch(law, np.tile(VOLTAGE, (len(rows), 1)), current, sigma)
+    assert fit.status[0] == "ok"
+    assert fit.status[1] == "every current is zero"
+    assert fit.status[2].startswith("1 usable points, at least 3")
+    assert all(fit.status[k].startswith("0 usable points") for k in (6, 7))
+    assert all(isinstance(s, str) and s for s in fit.status)
+    assert np.isnan(fit.values[~fit.ok]).all()
+    assert np.isfinite(fit.values[fit.ok]).all()
+    alone = fit_batch(law, VOLTAGE[None], good[None], sigma[:1])
+    np.testing.assert_allclose(fit.values[0], alone.values[0], rtol=1e-9)
+
+
+def test_infinite_sigmas_leave_no_points() -> None:
+    current, _ = noisy(1e-6, 2.0, 0.02, 3)
+    fit = fit_batch(PF, VOLTAGE[None], current[None], np.full((1, 25), np.inf))
+    assert fit.status[0].startswith("0 usable points")
+
+
+def test_threads_do_not_change_a_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(4)
+    voltage = np.tile(VOLTAGE, (400, 1))
+    clean = poole_frenkel(voltage, np.exp(generator.uniform(-18, -6, (400, 1))), generator.uniform(-1, 5, (400, 1)))
+    current = clean * (1 + 0.05 * generator.standard_normal(clean.shape))
+    current[::9] = generator.standard_normal((45, 25))
+    monkeypatch.setattr(least_squares, "BLOCK", 2000)
+    for law in (PF, iv_model("hyperbolic-sine")):
+        one = fit_batch(law, voltage, current, 0.05 * clean, threads=1)
+        three = fit_batch(law, voltage, current, 0.05 * clean, threads=3)
+        monkeypatch.setenv("CALIB_THREADS", "2")
+        two = fit_batch(law, voltage, current, 0.05 * clean)
+        for name in ("values", "covariance", "cost", "status", "flags"):
+            np.testing.assert_array_equal(getattr(three, name), getattr(one, name))
+            np.testing.assert_array_equal(getattr(two, name), getattr(one, name))
+
+
+def test_a_number_of_threads_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALIB_THREADS", "many")
+    with pytest.raises(OptionError, match="CALIB_THREADS is 'many'; give a whole number of at least 1"):
+        fit_batch(PF, VOLTAGE[None], VOLTAGE[None], VOLTAGE[None])
+
+
+def stream(blocks: int, made: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield blocks of 500 curves, noting how many were asked for."""
+    for number in range(blocks):
+        made.append(number)
+        clean = np.tile(poole_frenkel(VOLTAGE, 1e-6, 2.0), (500, 1))
+        noise = np.random.default_rng(number).standard_normal(clean.shape)
+        yield np.tile(VOLTAGE, (500, 1)), clean * (1 + 0.02 * noise), 0.02 * clean
+
+
+def test_curves_stream_in_bounded_memory() -> None:
+    """The peak does not depend on how many blocks there are, and blocks are asked for one at a time."""
+
+    def peak(blocks: int) -> int:
+        made: list[int] = []
+        tracemalloc.start()
+        total = 0.0
+        for count, fit in enumerate(fit_blocks(PF, stream(blocks, made), threads=1), start=1):
+            assert len(made) == count
+            total += fit.values[:, 1].mean()
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert total / blocks == pytest.approx(2.0, abs=0.02)
+        return highest
+
+    peak(2)  # buffers
+    assert peak(60) < 1.1 * peak(4)
+
+
+def test_streamed_blocks_are_those_of_the_whole() -> None:
+    parts = list(stream(3, []))
+    whole = fit_batch(PF, *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), threads=1)
+    found = np.concatenate([fit.values for fit in fit_blocks(PF, parts)])
+    np.testing.assert_allclose(found, whole.values, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["hyperbolic-sine", "power-law"])
+def test_standard_errors_of_other_laws_cover(name: str) -> None:
+    """As for Poole-Frenkel: 2000 curves give the pulls' standard deviation to 1.6 %, hence 6.5 % (4 sigma)."""
+    law = iv_model(name)
+    truth, voltage, _, sigma = curves(law, 1, 30, 0.01, seed=6)
+    clean = law.current(voltage, xp=np, **truth)
+    noise = np.random.default_rng(7).standard_normal((2000, 30))
+    fit = fit_batch(law, np.tile(voltage, (2000, 1)), clean + sigma * noise, np.tile(sigma, (2000, 1)))
+    assert fit.ok.all()
+    exact = [float(truth[p.name][0, 0]) for p in law.parameters]
+    exact = [np.log(x) if p.transform == "log" else x for x, p in zip(exact, law.parameters, strict=True)]
+    pulls = (fit.internal - exact) / np.sqrt(np.diagonal(fit.covariance, axis1=1, axis2=2))
+    np.testing.assert_allclose(pulls.std(0), np.sqrt(28 / 26), rtol=0.065)
+    assert np.abs(pulls.mean(0)).max() < 0.1
+
+
 def test_projection_and_levenberg_marquardt_find_the_same_minimum() -> None:
     """Curves of unequal grids, some points missing, from 3 points up: same estimates, same standard errors."""
     rng = np.random.default_rng(5)
@@ -301,7 +408,7 @@ def test_projection_and_levenberg_marquardt_find_the_same_minimum() -> None:
     voltage[rng.random(voltage.shape) < 0.4] = np.nan
     projected = fit_batch(PF, voltage, current, sigma)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(least_squares, "_projects", lambda law: False)
+        patch.setattr(variable_projection, "reference", lambda law: None)
         iterated = fit_batch(PF, voltage, current, sigma)
     both = projected.ok & iterated.ok
     assert both.sum() > 0.95 * n

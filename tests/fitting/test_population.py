@@ -1,6 +1,7 @@
 """The population law: lines, spread without estimation error, transforms, clusters, and the anchored constraint."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from calib.fitting.curves import CurveFits, fit_curves, select
-from calib.fitting.population import Line, fit_line
+from calib.fitting.population import Line, fit_line, fit_lines
 from calib.iv_models import IVModel, Parameter, iv_model
 from tests.synthetic import V_REF, iv_dataset, poole_frenkel
 
@@ -130,26 +131,29 @@ def test_the_transform_is_the_one_under_which_the_spread_is_normal(shape: str) -
 
 
 def test_cycles_of_one_device_are_alike() -> None:
-    """12 devices of 6 cycles: the lines' errors are those of 12 devices, not of 72 curves.
+    """12 devices of 6 cycles: the lines are those of 12 devices, and so are their errors, not those of 72 curves.
 
-    Stated errors over 50 data sets follow the lines' true spread within 35 % (50 data sets give it to 10 %, and the
-    robust estimate from 12 groups is some 10 % small); if cycles counted as devices, they would be 0.4 of it.
+    The reference is the regression of the 12 true values, slope by slope: the curves' noise of 1 % moves it little. If
+    cycles counted as devices, the errors would be 0.4 of that.
     """
-    found, naive = [], []
-    for seed in range(50):
+    found, truth = [], []
+    for seed in range(30):
         generator = np.random.default_rng(seed)
         device = np.repeat(np.arange(12), 6)
-        ln_r = (13.0 + 0.8 * generator.standard_normal(12))[device]
-        gamma = 2.0 + (0.3 * generator.standard_normal(12))[device]
-        fits = fitted(gamma, ln_r, device=[f"d{k}" for k in device], seed=seed)
+        ln_r, gamma = 13.0 + 0.8 * generator.standard_normal(12), 2.0 + 0.3 * generator.standard_normal(12)
+        fits = fitted(gamma[device], ln_r[device], device=[f"d{k}" for k in device], seed=seed)
         found.append(fit_line(PF, fits, V_REF, ("log", "identity")))
-        if seed < 5:
-            alone = fitted(gamma, ln_r, seed=seed)
-            naive.append(fit_line(PF, alone, V_REF, ("log", "identity")).slope_stderr[1])
-    slopes = np.array([line.slope[1] for line in found])
-    stated = np.sqrt(np.mean([line.slope_stderr[1] ** 2 for line in found]))
-    assert stated == pytest.approx(slopes.std(), rel=0.35)
-    assert np.mean(naive) < 0.6 * slopes.std()
+        x = ln_r - ln_r.mean()
+        slope = (x @ gamma) / (x @ x)
+        variance = np.square(gamma - gamma.mean() - slope * x).sum() / 10
+        truth.append((slope, np.sqrt(variance / (x @ x)), np.sqrt(variance)))
+    slope, stderr, spread = np.array(truth).T
+    difference = np.array([line.slope[1] for line in found]) - slope
+    assert np.median(np.abs(difference)) < 0.1 * np.median(stderr)
+    np.testing.assert_allclose(np.median([line.slope_stderr[1] for line in found] / stderr), 1.0, atol=0.05)
+    np.testing.assert_allclose(np.median([line.spread[1] for line in found] / spread), 1.0, atol=0.05)
+    inside = [line.slope_bound[1, 0] < 0 < line.slope_bound[1, 1] for line in found]
+    assert np.mean(inside) > 0.83  # 95 % less 3 standard errors of 4 %
 
 
 @pytest.mark.parametrize("transform", ["log", "identity"])
@@ -221,7 +225,7 @@ def test_failed_curves_are_left_out() -> None:
     assert more.ok.sum() == 60
     again = fit_line(PF, more, V_REF, ("log", "identity"))
     np.testing.assert_allclose(again.intercept, whole.intercept, rtol=1e-9)
-    np.testing.assert_allclose(again.covariance, whole.covariance, rtol=1e-9)
+    np.testing.assert_allclose(again.covariance, whole.covariance, rtol=1e-6)
 
 
 def test_a_law_without_shape_is_a_line_by_itself() -> None:
@@ -232,3 +236,82 @@ def test_a_law_without_shape_is_a_line_by_itself() -> None:
     node = iv_dataset(np.tile(MANY, (60, 1)), current, device=np.array([f"d{k}" for k in range(60)]), state="hrs")
     line = fit_line(ohmic, fit_curves(ohmic, select(node, "hrs", "positive"), 0.5, V_REF), V_REF)
     np.testing.assert_array_equal([line.intercept[0], line.slope[0], line.covariance[0, 0]], [0.0, -1.0, 0.0])
+
+
+@pytest.mark.parametrize("spread", [0.3, 0.05])
+def test_intervals_of_eight_devices_cover(spread: float) -> None:
+    """Of 100 populations of 8 devices 95 % hold the truth, within 3 binomial standard errors of 2.2 %."""
+    inside = np.zeros(3)
+    for seed in range(100):
+        line = fit_line(PF, fitted(*gammas(spread, seed, n=8), seed=seed, noise=0.02), V_REF, ("log", "identity"))
+        low, high = line.value_bound[1]
+        truth = -0.6 + 0.2 * line.centre
+        inside += [
+            line.slope_bound[1, 0] < 0.2 < line.slope_bound[1, 1],
+            low < truth < high,
+            line.spread_bound[1, 0] < spread < line.spread_bound[1, 1],
+        ]
+    assert (inside / 100 > 0.95 - 0.066).all()
+
+
+def test_the_joint_covariance_is_that_of_the_stated_errors() -> None:
+    line = fit_line(PF, fitted(*gammas(0.2, 1)), V_REF, ("log", "identity"))
+    pairs = np.stack([line.intercept_stderr, line.slope_stderr], axis=1).ravel()
+    np.testing.assert_allclose(np.sqrt(np.diag(line.line_covariance)), pairs, rtol=1e-9)
+    contrast = np.array([0.0, 0.0, 1.0, line.centre])
+    variance = contrast @ line.line_covariance @ contrast
+    assert np.sqrt(variance) == pytest.approx(line.value_stderr[1], rel=1e-6)
+    assert line.value[1] == pytest.approx(line.intercept[1] + line.slope[1] * line.centre, rel=1e-9)
+
+
+def test_cycles_that_follow_another_slope_do_not_bend_the_population() -> None:
+    """Between devices gamma rises with ln R, from cycle to cycle it falls: the line is that of the population."""
+    generator = np.random.default_rng(8)
+    device = np.repeat(np.arange(40), 6)
+    mean, cycle = 0.8 * generator.standard_normal(40)[device], 0.15 * generator.standard_normal(240)
+    gamma = 2.0 + 0.4 * mean - 1.0 * cycle + 0.2 * generator.standard_normal(40)[device]
+    line = fit_line(PF, fitted(gamma, 13 + mean + cycle, device=[f"d{k}" for k in device]), V_REF, ("log", "identity"))
+    share = 0.64 / (0.64 + 0.0225)
+    assert line.slope_bound[1, 0] < share * 0.4 - (1 - share) * 1.0 < line.slope_bound[1, 1]
+    assert line.spread_bound[1, 0] < np.sqrt(0.04 + 1.4**2 * 0.64 * 0.0225 / (0.64 + 0.0225)) < line.spread_bound[1, 1]
+
+
+def test_curves_at_a_bound_are_left_out_and_said() -> None:
+    class Flagged:
+        def __init__(self, fit: Any, flags: np.ndarray) -> None:
+            self.fit, self.at_bound = fit, flags
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.fit, name)
+
+    fits = fitted(*gammas(0.2, 4))
+    flags = np.zeros((60, 2), dtype=bool)
+    flags[:5, 1] = True
+    warnings: list[str] = []
+    fit: Any = Flagged(fits.fit, flags)
+    flagged = replace(fits, fit=fit)
+    line = fit_lines(PF, {"hrs": flagged}, V_REF, warnings)["hrs"]
+    assert (line.n_curves, line.n_at_bound) == (55, 5)
+    assert "5 of 60 fitted curves have a parameter at its bound" in warnings[0]
+    flags[:] = True
+    assert fit_lines(PF, {"hrs": flagged}, V_REF, [])["hrs"].n_curves == 60
+
+
+def test_a_bounded_parameter_is_drawn_inside_its_bounds() -> None:
+    """Exponents clearly positive, with a spread that would take draws below zero: logarithms, whatever is likelier."""
+
+    parameters = (PF.parameters[0], replace(PF.parameters[1], lower=0.0))
+    positive: Any = type("Positive", (type(PF),), {"parameters": parameters})()
+    generator = np.random.default_rng(2)
+    ln_r = 13 + 0.5 * generator.standard_normal(60)
+    fits = fitted(generator.uniform(0.6, 3.0, 60), ln_r)
+    assert fit_line(PF, fits, V_REF).transforms[1] == "identity"
+    line = fit_lines(positive, {"hrs": fits}, V_REF, [])["hrs"]
+    assert line.transforms[1] == "log"
+
+
+def test_one_resistance_has_no_slope() -> None:
+    gamma, _ = gammas(0.2, 5)
+    line = fit_line(PF, fitted(gamma, np.full(60, 13.0), noise=0.0), V_REF, ("log", "identity"))
+    assert np.isfinite(line.value_bound).all()
+    assert np.isfinite(line.covariance).all()

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from calib.fitting.programming import VarianceComponents, programming_node, variance_components
+from calib.fitting.programming import level_dependence, programming_node, sentences
+from calib.fitting.variance_components import VarianceComponents, variance_components
 
 D2D, C2C = 0.3, 0.12
 
@@ -182,3 +183,59 @@ def test_the_node() -> None:
     assert float(node["sigma"][0]) == expected.total
     assert node["n_devices"].values.tolist() == [10, 10]
     assert "standard deviation of ln R" in node.attrs["statement"]
+
+
+@pytest.mark.parametrize(
+    "counts", [[5] * 8, [1, 2, 9, 4, 4, 1, 7, 3], [1, 2, 20]], ids=["8 x 5", "8 unbalanced", "3 unbalanced"]
+)
+def test_intervals_cover(counts: list[int]) -> None:
+    """Of 300 data sets each end misses 2.5 %, within 3 binomial standard errors of 0.9 %."""
+    generator = np.random.default_rng(3)
+    truth = {"d2d": D2D, "c2c": C2C, "total": np.hypot(D2D, C2C), "mean": 8.0}
+    misses = {name: np.zeros(2) for name in truth}
+    for _ in range(300):
+        found = variance_components(*drawn(np.array(counts), generator))
+        for name, true in truth.items():
+            low, high = getattr(found, f"{name}_bound")
+            misses[name] += [true < low, true > high]
+    for name, count in misses.items():
+        assert (count / 300 < 0.025 + 0.027).all(), name
+
+
+def test_intervals_hold_the_estimates_whatever_the_data() -> None:
+    for values, devices in (
+        (np.full(12, 8.0), np.repeat(np.arange(4), 3)),
+        drawn(np.full(4, 3), np.random.default_rng(0), 0.0, 0.1),
+        drawn(np.full(4, 3), np.random.default_rng(0), 0.1, 0.0),
+    ):
+        found = variance_components(values, devices)
+        for name in ("d2d", "c2c", "total"):
+            low, high = getattr(found, f"{name}_bound")
+            assert 0 <= low <= getattr(found, name) <= high
+            assert np.isfinite(high)
+
+
+def test_a_spread_that_grows_with_resistance() -> None:
+    """sigma_c2c ~ R^0.8 over 40 devices of 6 cycles; without a trend the p value is not small."""
+    generator = np.random.default_rng(2)
+    devices = np.repeat(np.arange(40), 6)
+    level = generator.standard_normal(40)[devices]
+    noise = 0.1 * generator.standard_normal(240)
+    found = level_dependence(8 + level + np.exp(0.8 * level) * noise, devices)
+    assert found.slope == pytest.approx(0.8, abs=4 * found.stderr)
+    assert found.p_value < 1e-3
+    assert found.n_devices == 40
+    assert level_dependence(8 + level + noise, devices).p_value > 0.01
+    assert np.isnan(level_dependence(noise[:6], devices[:6]).slope)
+
+
+def test_values_beyond_the_floor_are_taken_as_such() -> None:
+    generator = np.random.default_rng(5)
+    values, devices = drawn(np.full(30, 4), generator, 0.8, 0.4)
+    censored = values > 8.5
+    node = programming_node({"hrs": (np.minimum(values, 8.5), devices, 0.0, censored)})
+    assert int(node["n_censored"][0]) == censored.sum()
+    assert float(node["sigma_observed"][0]) < 0.7 < float(node["sigma"][0])
+    assert float(node["sigma_bound"][0, 0]) < np.hypot(0.8, 0.4) < float(node["sigma_bound"][0, 1])
+    assert any("beyond the instrument's noise floor" in sentence for sentence in sentences(node))
+    assert "censored" in node.attrs["method"]

@@ -5,7 +5,7 @@ import pytest
 
 from calib.errors import FitError
 from calib.fitting.intervals import binomial_interval
-from calib.fitting.stuck import is_stuck, scott_bandwidth, stuck_node
+from calib.fitting.stuck import device_extremes, is_stuck, scott_bandwidth, stuck_node
 
 NAMES = np.array([f"d{k:02d}" for k in range(20)])
 
@@ -85,3 +85,31 @@ def test_all_stuck_is_an_error(rule: str) -> None:
         FitError, match=r"all 20 devices are stuck: the median of their largest .* 2\.02e-05 S .* check"
     ):
         stuck_node(NAMES, g * 0.99, g * 1.01, g, rule)
+
+
+def test_the_number_stuck_against_the_threshold() -> None:
+    """By hand: ratios of 10 but for one of 10^0.38 and one of 10^0.52, so that the count steps at 0.4 and 0.55."""
+    low, high = np.full(20, 1e-5), np.full(20, 1e-4)
+    high[0], high[1] = 1e-5 * 10**0.38, 1e-5 * 10**0.52
+    node = stuck_node(NAMES, low, high, (low + high) / 2, "ratio")
+    assert node["n_stuck_at_threshold"].values.tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 2]
+    np.testing.assert_allclose(node["threshold"].values[[0, -1]], [0.3, 0.7])
+    np.testing.assert_allclose(node["probability_at_threshold_bound"].values[-1], binomial_interval(2, 20))
+    np.testing.assert_allclose(node["probability_off_bound"].values, binomial_interval(1, 20))
+
+
+def test_noise_under_the_floor_is_no_switching() -> None:
+    """Two states of noise under the floor of 1 uS: stuck. One state above it, one under: not, or not known."""
+    devices = np.array(["a", "a", "b", "b", "c", "c", "d", "d", *np.repeat([f"e{k}" for k in range(6)], 2)])
+    g = np.array([1e-9, 5e-7, 1e-4, 1e-8, 2.0e-6, 3e-8, 1.1e-4, 2e-6, *([1e-4, 2e-6] * 6)])
+    limit = np.full(len(g), np.nan)
+    limit[[0, 1, 3, 5]] = 1e-6
+    labels, low, high, mean, censored = device_extremes(devices, g, limit)
+    assert low[:4].tolist() == [1e-6, 1e-6, 1e-6, 2e-6]
+    assert censored[:4].tolist() == [True, True, True, False]
+    node = stuck_node(labels, low, high, mean, "ratio", censored)
+    assert node["stuck_device"].values.tolist() == ["a"]
+    assert int(node["n_undecided"]) == 1
+    assert int(node["n_devices"]) == 9
+    assert float(node["probability"]) == pytest.approx(1 / 9)
+    assert int(node["n_stuck_off"]) == 1

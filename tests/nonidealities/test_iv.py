@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from calib.device_model import shape_law
+from calib.iv_models import all_names
 from calib.nonidealities.base import Z_MAX
 from calib.nonidealities.iv import IV
+from tests.iv_models.law_devices import conduction
 from tests.simple_devices import G_OFF, G_ON, LN_R, device, iv_node
 
 V_REF = torch.tensor(0.1, dtype=torch.float64)
@@ -90,3 +92,38 @@ def test_ideal_is_ohms_law() -> None:
     ideal = effect().ideal()
     assert ideal.law.name == "ohmic"
     assert draw(ideal, g)["g"] is g
+
+
+@pytest.mark.parametrize("name", all_names())
+def test_every_law_is_anchored(name: str) -> None:
+    """Devices of several shape parameters, with a series resistance or without, have exactly their resistance."""
+    law = conduction(name)
+    g = torch.linspace(G_OFF, G_ON, 300, dtype=torch.float64)
+    v_ref = torch.tensor(law.reference_voltage, dtype=torch.float64)
+    torch.testing.assert_close(law.law.current(v_ref, xp=torch, **draw(law, g)), v_ref * g, rtol=1e-11, atol=0)
+
+
+def test_a_series_resistance_is_held_below_the_devices_own() -> None:
+    """At 10 times the largest conductance R is 40 kOhm, at 30 times 13 kOhm, and r_series about 30 kOhm."""
+    law = conduction("hyperbolic-sine+series", spread=1e-4)
+    g = torch.tensor([G_ON, 10 * G_ON, 30 * G_ON], dtype=torch.float64)
+    values = draw(law, g)
+    assert bool(torch.isfinite(values["g"]).all())
+    torch.testing.assert_close(values["r_series"][2], 0.95 / g[2])
+    assert float(values["r_series"][1]) == pytest.approx(3e4, rel=1e-2)
+    z = law.deviates((3,), torch.Generator().manual_seed(3), g.dtype)
+    assert law.clipped(g[:1], z[:, :1]) == 0
+    assert law.clipped(torch.cat((g[:1], g[2:])), z[:, :2]) == 1
+
+
+def test_extremes_reach_out_in_combinations_of_shapes() -> None:
+    """Corners of two correlated shapes lie as far out, in standard deviations, as the ends along each."""
+    law = conduction("polynomial", spread=0.05)
+    p = law.population
+    shapes = np.array([[device["a3"], device["a5"]] for device in law.extremes(2.0)])
+    covariance = p.covariance[0][1:, 1:]
+    lines = np.array([p.at(np.asarray(ln_r))[0][1:] for ln_r in (LN_R[0], p.centres[0], LN_R[1])])
+    off = shapes.reshape(3, 13, 2) - lines[:, None]  # the middle, 4 along each of two directions, 4 corners
+    distance = np.sqrt(np.einsum("cdi,ij,cdj->cd", off, np.linalg.inv(covariance), off))
+    expected = [0, 2, 1, 1, 2, 2, 1, 1, 2, 2, 2, 2, 2]
+    np.testing.assert_allclose(distance, np.tile(expected, (3, 1)), atol=1e-6)
