@@ -17,6 +17,7 @@ from calib import characteristics, sampling
 from calib.device_model import shape_law
 from calib.figure_style import COLOURS, MARKERS, colour_of, figure, legend_above, log_scale, plain
 from calib.iv_models import iv_model
+from calib.validation_figures import validation_figures
 
 SEED = 20220501
 N_DRAWS = 2000
@@ -42,6 +43,8 @@ def device_figures(tree: xr.DataTree) -> list[tuple[str, str, Figure]]:
                 found.insert(1, (f"parameter-{name}", caption, drawing))
     for member in characteristics.members(tree):
         found += member.figures(tree[member.node].to_dataset(), tree)
+    if "validation" in tree.children:
+        found += validation_figures(tree["validation"].to_dataset())
     return found
 
 
@@ -197,7 +200,7 @@ def conductance_figure(tree: xr.DataTree) -> Figure | None:
             axes.vlines(x, part.sel(quantile=0.05), part.sel(quantile=0.95), color=colour, lw=3.0, alpha=0.5)
             axes.plot(x, part.sel(quantile=0.5), MARKERS.get(state, "D"), color=colour, label=plain(state))
         _range_lines(axes, node, horizontal=True)
-        axes.set_xticks(np.arange(len(voltages)), [f"{v:g}" for v in voltages])
+        axes.set_xticks(np.arange(len(voltages)), [f"{v:.2g}" for v in voltages])
         log_scale(axes, "y")
         axes.set_xlabel("read voltage (V)")
         axes.set_ylabel("conductance (S)")

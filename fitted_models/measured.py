@@ -60,7 +60,7 @@ SOURCES: dict[str, Source] = {
         "bipolar resistive-switching cells with over 512 levels (material not stated with the data)",
         _github("joksas/mnn-cam", "636001ed7bc67e7f9109815d73430db62e16704f",
                 "Ultra-fast non-volatile resistive switching devices with over 512 distinct and stable levels (2025)"),
-        "GPL-3.0",
+        "GPL-3.0", fitting={"reference_voltage": -0.5},
     ),
     "radway-1t1r-multivolt": Source(
         "radway-1t1r", ("read_multivolt.tsv",), "1T1R foundry RRAM, 64k-cell test chip", _RADWAY, "MIT",

@@ -93,11 +93,16 @@ def points_of(curves: c.Curves, v_max: float, noise: float) -> Points:
     return Points(curves, voltage, current, expected, sigma, clear, rho)
 
 
-def fit_law(law: IVModel, points: Points, keep: np.ndarray | None = None) -> LawFits:
-    """Fit a law to the points, or to those in `keep` (curve, point), and evaluate it at all of them."""
+def fit_law(law: IVModel, points: Points, keep: np.ndarray | None = None, *, careful: bool = True) -> LawFits:
+    """Fit a law to the points, or to those in `keep` (curve, point), and evaluate it at all of them.
+
+    `careful` is that of `fit_batch`.
+    """
     current = points.current if keep is None else np.where(keep, points.current, np.nan)
     with np.errstate(all="ignore"):  # laws are also tried on curves that they are far from
-        fit = fit_batch(law, points.voltage, current, points.sigma, fit_offset=points.curves.has_offset)
+        fit = fit_batch(
+            law, points.voltage, current, points.sigma, fit_offset=points.curves.has_offset, careful=careful
+        )
         values = {name: fit.values[:, k, None] for k, name in enumerate(fit.names)}
         alone = law.current(points.voltage, xp=np, **values)
         off = alone + fit.offset[:, None] - points.current

@@ -62,6 +62,7 @@ class _Options:
     fit_offset: bool
     loss: str
     f_scale: float
+    careful: bool = True
 
     @property
     def of_start(self) -> tuple[bool, str, float]:
@@ -94,6 +95,7 @@ def fit_batch(
     absolute_sigma: bool = False,
     x0: Mapping[str, Any] | None = None,
     threads: int | None = None,
+    careful: bool = True,
 ) -> BatchFit:
     """Fit a law to many curves at once.
 
@@ -110,6 +112,7 @@ def fit_batch(
     x0 : starting values by parameter, a number or (curve,); the law's own guess where not given.
     threads : how many threads share the work; the environment's CALIB_THREADS, or as many as there are processors (8
         at most), unless given. The result does not depend on it.
+    careful : look once more, from further starting values, at curves whose fit is doubtful.
 
     Returns
     -------
@@ -130,7 +133,7 @@ def fit_batch(
         )
     robust.check_loss(loss, f_scale)
     known = robust.normal_variance_factor(loss, f_scale) if absolute_sigma else None
-    options = _Options(fit_offset, loss, f_scale)
+    options = _Options(fit_offset, loss, f_scale, careful)
     return _fit_all(law, (voltage, current, sigma), _given(law, x0, len(voltage)), options, known, _threads(threads))
 
 
@@ -155,7 +158,7 @@ def _fit_all(
         solution = Solution.join([block.solution for block in blocks])
         n_points, all_zero = (np.concatenate([getattr(b, name) for b in blocks]) for name in ("n_points", "all_zero"))
         enough = (n_points > solution.u.shape[1]) & ~all_zero
-        left = np.flatnonzero(enough & doubtful(law, solution))
+        left = np.flatnonzero(enough & doubtful(law, solution) & options.careful)
         groups = np.array_split(left, -(-len(left) // size)) if len(left) else []
         for rows, other in zip(groups, run(second, groups), strict=True):
             solution.put_better(rows, other)

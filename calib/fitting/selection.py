@@ -227,7 +227,7 @@ class _Search:
 
         def serves(end: float) -> bool:
             points = lc.points_of(few, end, self.noise[state])
-            fits = lc.fit_law(law, points)
+            fits = lc.fit_law(law, points, careful=not law.series)  # many windows; with a resistance a fit is slow
             fitted[end] = fits.ok & self._simplest(state, end)
             if len(fitted) >= HOPELESS and max(ok.mean() for ok in fitted.values()) < HOPELESS_FRACTION:
                 return False
