@@ -19,6 +19,7 @@ _FLOOR = 1e-3
 """Share of a curve's largest current below which points lose weight: noise and offset of the instrument bend ln I."""
 _WORST = 3.0
 """Largest misfit in ln I that a point can add in the refinement."""
+_ROWS = 64  # curves at a time: what a block of misfits needs stays in the cache
 _CLOSE = 1e-5
 """Mean square misfit in ln I (0.3 %) from which on a guess is not refined."""
 
@@ -152,17 +153,35 @@ class _Table:
     def best(self, data: Points) -> tuple[np.ndarray, np.ndarray]:
         """Return the index of the candidate nearest to each curve, and its ln(I / V) at the largest voltage."""
         w, y = data.weight, _moved(data, self.nodes)
-        total = np.maximum(w.sum(-1), 1e-300)
-        by_curve, by_square = w @ self.curves.T, w @ self.squares.T
-        product, first = (w * y) @ self.curves.T, (w * y).sum(-1)
-        misfit = by_square - 2 * product - (first[:, None] - by_curve) ** 2 / total[:, None]
-        index = misfit.argmin(-1)
-        rows = np.arange(len(index))
-        return index, (first - by_curve[rows, index]) / total + self.curves[index, -1]
+        wy = w * y
+        total, first = np.maximum(w.sum(-1), 1e-300), wy.sum(-1)
+        every = (w == 1).all(-1)
+        index = np.empty(len(w), dtype=np.intp)
+        for k in range(0, len(w), _ROWS):
+            part = slice(k, k + _ROWS)
+            if every[part].all():
+                misfit = self.half_square - y[part] @ self.centred
+            else:
+                mean = w[part] @ self.curves.T
+                mean -= first[part, None]
+                mean *= mean
+                mean /= total[part, None]
+                misfit = np.concatenate([w[part], -2 * wy[part]], axis=1) @ self.squares_and_curves - mean
+            misfit.argmin(-1, out=index[part])
+        nearest = self.curves[index]
+        return index, (first - (w * nearest).sum(-1)) / total + nearest[:, -1]
 
     @functools.cached_property
-    def squares(self) -> np.ndarray:
-        return self.curves**2
+    def centred(self) -> np.ndarray:
+        return (self.curves - self.curves.mean(1, keepdims=True)).T
+
+    @functools.cached_property
+    def half_square(self) -> np.ndarray:
+        return 0.5 * (self.centred**2).sum(0)
+
+    @functools.cached_property
+    def squares_and_curves(self) -> np.ndarray:
+        return np.concatenate([(self.curves**2).T, self.curves.T])
 
 
 def _moved(data: Points, nodes: np.ndarray) -> np.ndarray:
