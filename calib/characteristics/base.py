@@ -95,3 +95,8 @@ def with_error(estimate: Estimate) -> Estimate:
         return estimate
     half = Z_95 * estimate.stderr
     return replace(estimate, low=estimate.value - half, high=estimate.value + half, interval="95 % confidence")
+
+
+def known(estimates: list[Estimate]) -> list[Estimate]:
+    """Return the estimates whose value is known."""
+    return [estimate for estimate in estimates if math.isfinite(estimate.value)]

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from calib.characteristics._axes import quantity_axis
-from calib.characteristics.base import Estimate, Section, bounds, with_error
+from calib.characteristics.base import Estimate, Section, bounds, known, with_error
 from calib.formatting import format_interval, format_number, format_percent, format_quantity, plural
 from calib.level_count import distinguishable, fitting_in, pair_error
 
@@ -123,7 +123,7 @@ def estimates(part: xr.Dataset, tree: xr.DataTree) -> list[Estimate]:
                 "levels", label, f"level_{key}", f"{words} of level {label}", float(part[key][k]), "S",
                 stderr=float(part[f"{key}_stderr"][k]), n=n, method=method, validity=_validity(part),
             )))  # fmt: skip
-    return found
+    return known(found)
 
 
 def _validity(part: xr.Dataset) -> str:

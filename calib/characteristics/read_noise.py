@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from calib.characteristics._axes import quantity_axis
-from calib.characteristics.base import Estimate, Section, bounds, scalar, with_error
+from calib.characteristics.base import Estimate, Section, bounds, known, scalar, with_error
 from calib.formatting import UNKNOWN, format_estimate, format_interval, format_percent, format_quantity, plural
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def estimates(part: xr.Dataset, tree: xr.DataTree) -> list[Estimate]:
             interval="95 % confidence" if math.isfinite(low) else "", n=plural(int(part["n_spectra"]), "trace"),
             method="Welch's estimate, weighted least squares of its logarithm", validity=validity,
         ))  # fmt: skip
-    return found
+    return known(found)
 
 
 def key_numbers(part: xr.Dataset, tree: xr.DataTree) -> list[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ import pytest
 from calib import device_model
 from calib.characteristics import pulse
 from calib.fitting.pulse import pulse_node
+from tests.contracts.characteristic_contract import check_estimates
 from tests.pulse_trains import population, pulses, train
 
 
@@ -46,14 +47,7 @@ def test_the_tables_say_what_was_found(tree):
 
 
 def test_every_estimate_is_a_number_with_a_sample_size(any_tree):
-    found = pulse.estimates(any_tree["pulse"].to_dataset(), any_tree)
-    keys = [(estimate.state, estimate.quantity) for estimate in found]
-    assert len(keys) == len(set(keys))
-    for estimate in found:
-        assert np.isfinite(estimate.value)
-        assert estimate.n
-        assert not estimate.low > estimate.value
-        assert not estimate.high < estimate.value
+    check_estimates(pulse.estimates(any_tree["pulse"].to_dataset(), any_tree))
 
 
 def test_key_numbers(tree, stepped):

@@ -6,6 +6,7 @@ import pytest
 from calib import device_model, measurement
 from calib.characteristics import writes as member
 from calib.fitting.writes import writes_node
+from tests.contracts.characteristic_contract import check_estimates
 from tests.pulse_trains import writes
 
 
@@ -42,14 +43,7 @@ def test_open_ranges_are_said_in_words(tree):
 
 
 def test_every_estimate_is_a_number_with_a_sample_size(any_tree):
-    found = member.estimates(any_tree["writes"].to_dataset(), any_tree)
-    keys = [(estimate.state, estimate.quantity) for estimate in found]
-    assert len(keys) == len(set(keys))
-    for estimate in found:
-        assert np.isfinite(estimate.value)
-        assert estimate.n
-        assert not estimate.low > estimate.value
-        assert not estimate.high < estimate.value
+    check_estimates(member.estimates(any_tree["writes"].to_dataset(), any_tree))
 
 
 def test_key_numbers(tree, small):
