@@ -60,7 +60,7 @@ endif
 benchmarks: install  ## side-by-side timings
 	$(BIN)/python benchmarks/fitting.py
 	$(BIN)/python benchmarks/cycles.py
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/crossbar.py
 
 clean:  ## remove .venv and everything that was made
 	rm -rf $(VENV) build dist htmlcov .coverage coverage.xml .pytest_cache .ruff_cache .hypothesis docs/_build quickstart

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from calib import __version__, device_model, files, runs
 from calib.crossbar.devices import Devices
-from calib.crossbar.layers import MemristiveLinear, Meter, held_chips, memristive_layers
+from calib.crossbar.chips import held_chips
+from calib.crossbar.layers import MemristiveLinear, memristive_layers
 from calib.energy import READ_TIME, efficiency, energy_per_inference, synapses
 from calib.errors import ModelError, OptionError
 from calib.runs import Run
@@ -85,7 +86,7 @@ def chip_performance(
     spans = [slice(0, len(images))]
     if redraw == "batch":
         spans = [slice(start, start + PAPER_BATCH) for start in range(0, len(images), PAPER_BATCH)]
-    largest = max(layer.devices.plan.size * layer.weight[..., :, :].numel() for layer in layers)
+    largest = max(layer.plan.size * layer.weight.numel() for layer in layers)
     at_once = max(1, _MOST_COEFFICIENTS // largest)
     groups = [chips[start : start + at_once] for start in range(0, len(chips), at_once)]
     found = [_stacked(network, layers, images, labels, seed, group, spans, power) for group in groups]
@@ -104,28 +105,25 @@ def _stacked(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return accuracy, loss, power and clipped of chips that are computed together."""
     width = max(
-        layer.devices.plan.size * (layer.in_features + 1) * (len(chips) if index else 1)
-        for index, layer in enumerate(layers)
+        layer.plan.size * layer.word_lines * (len(chips) if index else 1) for index, layer in enumerate(layers)
     )
     chunk = max(1, _MOST_BASIS // width)
-    meters = [Meter() for _ in layers]
     right, loss = torch.zeros(len(chips), dtype=torch.int64), torch.zeros(len(chips), dtype=torch.float64)
     clipped = torch.zeros(len(chips), len(layers))
+    watts = torch.zeros(len(chips), len(layers), dtype=torch.float64)
     for draw, span in enumerate(spans):
-        with held_chips(network, seed, chips, draw):
-            clipped += torch.stack([layer.chips.clipped for layer in layers if layer.chips], dim=1) / len(spans)
-            for layer, meter in zip(layers, meters, strict=True):
-                layer.meter = meter if power else None
-            for part, target in zip(images[span].split(chunk), labels[span].split(chunk), strict=True):
-                logits = network(part)  # (chip, image, class)
+        with held_chips(network, seed, chips, draw) as stack:
+            clipped += stack.clipped / len(spans)
+            stack.measures = power
+            for start in range(span.start, min(span.stop, len(images)), chunk):
+                part = slice(start, min(start + chunk, span.stop))
+                logits, target = stack(images[part], start), labels[part]  # (chip, image, class)
                 right += (logits.argmax(-1) == target).sum(-1)
                 each = functional.cross_entropy(logits.flatten(0, 1), target.repeat(len(chips)), reduction="none")
                 loss += each.view(len(chips), -1).sum(-1, dtype=torch.float64)
-    for layer in layers:
-        layer.meter = None
-    watts = torch.stack([meter.mean().expand(len(chips)) for meter in meters], dim=1)
+            watts += stack.power
     count = len(images)
-    return (right / count).numpy(), (loss / count).numpy(), watts.double().numpy(), clipped.numpy()
+    return (right / count).numpy(), (loss / count).numpy(), (watts / count).numpy(), clipped.numpy()
 
 
 def evaluate(

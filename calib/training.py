@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from calib import device_model, runs, vision
+from calib.crossbar import drawing
 from calib.crossbar import mapping as mappings
 from calib.crossbar.devices import Devices, generator
-from calib.crossbar.layers import MemristiveLinear, memristive_layers
+from calib.crossbar.layers import Encoded, MemristiveLinear, memristive_layers
 from calib.errors import OptionError
 from calib.evaluation import chip_performance
 from calib.runs import Run, TrainingOptions
@@ -27,6 +28,8 @@ SCHEDULES = ("constant", "cosine")
 HIDDEN_UNITS = 25
 VALIDATION_FRACTION = 0.2
 DEFAULT_STEPS, LEAST_EPOCHS = 5_000, 20
+_MOST_ENCODED = 2**28  # numbers, 4 bytes each
+_ENCODED_AT_ONCE = 4096
 Progress = Callable[[int, dict[str, float]], None]
 Part = tuple[torch.Tensor, torch.Tensor]
 
@@ -251,6 +254,7 @@ def _epoch(
     layers = memristive_layers(model)
     for index, layer in enumerate(layers):
         layer.generator = generator(options.seed, network, "devices", epoch, index)
+    inputs = encoded(model, images)
     order = torch.randperm(len(images), generator=generator(options.seed, network, "order", epoch))
     batches = order.split(options.batch_size)
     loss_sum, wrong = torch.zeros(()), torch.zeros((), dtype=torch.int64)
@@ -258,7 +262,7 @@ def _epoch(
         rate = _learning_rate(options, (epoch - 1 + index / len(batches)) / options.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, logits, target = step(model, layers, optimizer, images[rows], labels[rows], options.l1)
+        loss, logits, target = step(model, layers, optimizer, inputs[rows], labels[rows], options.l1)
         loss_sum += loss * len(rows)
         wrong += (logits.argmax(1) != target).sum()
     return {
@@ -268,19 +272,35 @@ def _epoch(
     }
 
 
+def encoded(model: nn.Module, images: torch.Tensor) -> torch.Tensor | Encoded:
+    """Return images as what the first layer multiplies with devices, where that is the same at each step and fits."""
+    first = model[0] if isinstance(model, nn.Sequential) else None
+    if not (isinstance(first, MemristiveLinear) and first.by_product and images.dim() == 2):
+        return images
+    if len(images) * first.plan.size * first.word_lines > _MOST_ENCODED:
+        return images
+    with torch.no_grad():
+        parts = [first.encode(part).basis for part in images.split(_ENCODED_AT_ONCE)]
+    return Encoded(torch.cat(parts))
+
+
 def step(
     model: nn.Module,
     layers: list[MemristiveLinear],
     optimizer: torch.optim.Optimizer,
-    images: torch.Tensor,
+    images: torch.Tensor | Encoded,
     labels: torch.Tensor,
     l1: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Make one step on one batch with new devices; return cross-entropy, outputs and labels."""
     optimizer.zero_grad(set_to_none=True)
+    for layer, drawn in zip(layers, drawing.draw(layers), strict=True):
+        layer.drawn = drawn
     logits = model(images)
     loss = functional.cross_entropy(logits, labels)
     loss.backward()
+    for layer in layers:
+        layer.drawn = None
     if l1:
         for layer in layers:
             assert layer.weight.grad is not None

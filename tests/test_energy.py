@@ -6,8 +6,16 @@ import torch
 
 from calib import energy
 from calib import nn as memristive
-from calib.crossbar.layers import Meter
+from calib.crossbar.chips import ChipStack
 from tests.simple_devices import G_OFF, G_ON, range_only
+
+
+def measured(layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the power (1,) [W] of the first chip of a layer."""
+    chips = ChipStack(layer, 0, [0])
+    chips.measures = True
+    chips(x)
+    return chips.mean_power()[0]
 
 
 def test_energy_and_efficiency_by_hand() -> None:
@@ -26,12 +34,11 @@ def test_every_device_at_g_off_is_the_published_ceiling() -> None:
     network = torch.nn.Sequential(
         memristive.MemristiveLinear(784, 25, devices), memristive.MemristiveLinear(25, 10, devices)
     )
+    powers = []
     for layer, n_in in zip(network, (784, 25), strict=True):
         torch.nn.init.zeros_(layer.weight)
-        layer.meter = Meter()
-        layer.draw_chips(0, 0, [0])
-        layer(torch.ones(3, n_in))
-    power = torch.stack([layer.meter.mean()[0] for layer in network])
+        powers.append(measured(layer, torch.ones(3, n_in)))
+    power = torch.cat(powers)
     count = energy.synapses(network)
     assert float(power.sum()) == pytest.approx(2 * count * 0.25 * G_OFF, rel=1e-5)
     assert float(energy.efficiency(power, count)) == pytest.approx(1e-12 / (50e-9 * 0.25 * G_OFF), rel=1e-5)
@@ -43,7 +50,5 @@ def test_one_word_line_by_hand() -> None:
     layer = memristive.MemristiveLinear(1, 1, devices, dtype=torch.float64)
     with torch.no_grad():
         layer.weight.zero_()[0, 0, 0] = 1.0
-    layer.meter = Meter()
-    layer.draw_chips(0, 0, [0])
-    layer(torch.tensor([[0.6]], dtype=torch.float64))
-    assert float(layer.meter.mean()) == pytest.approx(0.3**2 * (G_ON + G_OFF) + 0.5**2 * 2 * G_OFF, rel=1e-12)
+    power = measured(layer, torch.tensor([[0.6]], dtype=torch.float64))
+    assert float(power) == pytest.approx(0.3**2 * (G_ON + G_OFF) + 0.5**2 * 2 * G_OFF, rel=1e-12)

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 
 from calib import device_model, evaluation, plugins
+from calib.crossbar import drawing
 from calib.errors import ModelError, OptionError
 from calib.evaluation import chip_performance, evaluate, open_results
 from calib.runs import Run
@@ -65,8 +66,8 @@ def test_agrees_with_a_plain_loop(run: Run) -> None:
     found = chip_performance(network, images, labels, seed=2, chips=[5])
     with torch.no_grad():
         for index, layer in enumerate((network[0], network[2])):
-            layer.draw_chips(2, index, [5])
-        logits = network(images)[0]
+            layer.drawn, _ = drawing.draw_chip(layer, (2, index, 5, 0))
+        logits = network(images)
     assert found.accuracy[0] == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
     assert found.loss[0] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
 

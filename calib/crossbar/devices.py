@@ -1,21 +1,30 @@
 """What a layer needs of a device model, and where its random numbers come from."""
 
-import hashlib
+import functools
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import xarray as xr
 
 from calib import device_model, nonidealities
-from calib.crossbar.multiply import Collocation, collocation
+from calib.crossbar.multiply import Collocation
+from calib.crossbar.nodes import MOST_WORD_LINES, BitLines, collocation
+from calib.crossbar.random_streams import generator as generator
 from calib.device_model import ShapeLaw
 from calib.errors import ModelError, OptionError
-from calib.nonidealities.base import ConductanceNonideality, Conduction, Nonideality
+from calib.nonidealities.base import (
+    AS_PROGRAMMED,
+    Conditions,
+    ConductanceNonideality,
+    Conduction,
+    Nonideality,
+    ReadNonideality,
+)
 from calib.nonidealities.iv import IV
 
 TOLERANCE = 1e-4
-"""Default error of a device's current, relative to its largest, from interpolation of the law."""
+"""Default error of a bit line's current, relative to its sum of |I|, from interpolation of the law."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +38,9 @@ class Devices:
     input_voltage : k_V [V], the voltage that x = 1 becomes.
     stages : nonidealities that change conductances, in the order of their stages.
     conduction : the law of the current.
-    plan : nodes on which the law is evaluated.
+    read : noise of readings, None without.
+    tolerance : error of bit lines from interpolation of the law.
+    plans : nodes that were chosen, by word lines.
     """
 
     name: str
@@ -38,7 +49,9 @@ class Devices:
     input_voltage: float
     stages: tuple[ConductanceNonideality, ...]
     conduction: Conduction
-    plan: Collocation
+    read: ReadNonideality | None = None
+    tolerance: float = TOLERANCE
+    plans: dict[int, Collocation] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_model(
@@ -49,6 +62,7 @@ class Devices:
         extrapolate: bool = False,
         tolerance: float = TOLERANCE,
         effects: Iterable[Nonideality] | None = None,
+        conditions: Conditions = AS_PROGRAMMED,
     ) -> "Devices":
         """Return the devices of a device model.
 
@@ -57,8 +71,9 @@ class Devices:
         tree : the device model.
         input_voltage : k_V [V].
         extrapolate : accept a k_V beyond the range of |V| that the I-V law was fitted to.
-        tolerance : of the interpolation of the law, see `multiply.collocation`.
+        tolerance : of the interpolation of the law, see `calib.crossbar.nodes.collocation`.
         effects : nonidealities to use instead of those of the model.
+        conditions : time, readings and temperature since programming, and whether drift is compensated.
 
         Raises
         ------
@@ -74,7 +89,7 @@ class Devices:
                 "fit it from measurements of more than one conductance"
             )
         node = tree["conductance"].to_dataset()
-        found = nonidealities.from_device(tree) if effects is None else nonidealities.order(effects)
+        found = nonidealities.from_device(tree, conditions) if effects is None else nonidealities.order(effects)
         stages = tuple(m for m in found if isinstance(m, ConductanceNonideality))
         laws = [m for m in found if isinstance(m, Conduction)]
         conduction = laws[0] if laws else ohmic()
@@ -86,23 +101,38 @@ class Devices:
             input_voltage=float(input_voltage),
             stages=stages,
             conduction=conduction,
-            plan=collocation(conduction, float(input_voltage), tolerance),
+            read=next((m for m in found if isinstance(m, ReadNonideality) and not m.is_ideal), None),
+            tolerance=tolerance,
         )
 
     def ideal(self) -> "Devices":
         """Return devices of the same conductance range without any nonideality."""
-        law = self.conduction.ideal()
-        plan = collocation(law, self.input_voltage)
-        return replace(self, name="ideal", stages=(), conduction=law, plan=plan)
+        return replace(self, name="ideal", stages=(), conduction=self.conduction.ideal(), read=None, plans={})
+
+    def plan(self, word_lines: int) -> Collocation:
+        """Return the nodes on which the law is evaluated in an array of so many word lines."""
+        lines = min(word_lines, MOST_WORD_LINES)
+        if lines not in self.plans:
+            array = BitLines(self.g_off, self.g_on, lines)
+            self.plans[lines] = collocation(self.conduction, self.input_voltage, self.tolerance, array)
+        return self.plans[lines]
+
+    @functools.cached_property
+    def full_current(self) -> float:
+        """Current [A] of the usual device at G_on and at the input voltage."""
+        g = torch.full((1,), self.g_on, dtype=torch.float64)
+        deviates = torch.zeros_like(self.conduction.deviates((1,), torch.Generator(), g.dtype))
+        voltage = torch.full((1,), self.input_voltage, dtype=torch.float64)
+        return float(self.conduction.law.current(voltage, xp=torch, **self.conduction.parameters(g, deviates)))
 
     def effects(self) -> tuple[Nonideality, ...]:
         """Return all nonidealities in the order of their stages."""
-        return (*self.stages, self.conduction)
+        return (*self.stages, *((self.read,) if self.read is not None else ()), self.conduction)
 
     @property
     def is_ideal(self) -> bool:
         """Whether every chip is the same linear array."""
-        return not self.stages and not self.conduction.law.shape
+        return not self.stages and self.read is None and not self.conduction.law.shape
 
 
 def ohmic(reference_voltage: float = 0.1) -> Conduction:
@@ -131,9 +161,3 @@ def open_devices(device: "str | xr.DataTree | Devices", **options: object) -> De
         return device
     tree = device if isinstance(device, xr.DataTree) else device_model.open_device(device)
     return Devices.from_model(tree, **options)  # type: ignore[arg-type]
-
-
-def generator(*key: int | str) -> torch.Generator:
-    """Return a generator whose state follows from `key` alone, for example (seed, layer, chip, 'stuck')."""
-    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

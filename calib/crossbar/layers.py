@@ -1,60 +1,67 @@
 """Layers whose weights are conductances of memristive devices."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from calib.crossbar import mapping as mappings
-from calib.crossbar.devices import Devices, generator
+from calib.crossbar import drawing, tile_outputs
+from calib.crossbar.array import Array, Tile
+from calib.crossbar.devices import Devices
+from calib.crossbar.encoding import Encoding, encode
+from calib.crossbar.functions import caller
+from calib.crossbar.mapping import Mapping
+from calib.crossbar.mapping import mapping as mapping_of
+from calib.crossbar.multiply import Collocation
+from calib.crossbar.nonlinear_lines import Convergence
+from calib.crossbar.read_currents import ReadState
 from calib.errors import OptionError
 
-
-@dataclass
-class Chips:
-    """Drawn arrays of one layer.
-
-    Attributes
-    ----------
-    coefficients : (K word_line, chip, bit_line) [S], what the basis of the inputs is multiplied with.
-    power : (chip, K word_line) [S], the same summed over all bit lines of both signs, for the power.
-    clipped : (chip,) devices outside of the range that the device model was fitted to.
-    """
-
-    coefficients: torch.Tensor
-    power: torch.Tensor
-    clipped: torch.Tensor
+BIASES = ("line", "digital", None)
+_MARGIN = 1e-5  # of the full scale: rounding of inputs that lie at it
 
 
-@dataclass
-class Meter:
-    """Sum of the power over inputs of one layer."""
+@dataclass(frozen=True)
+class Encoded:
+    """Inputs of a layer as its basis functions (batch, K word_line), see `MemristiveLinear.encode`."""
 
-    power: torch.Tensor | float = 0.0  # (chip,) [W], summed over inputs
-    inputs: int = 0
+    basis: torch.Tensor
 
-    def mean(self) -> torch.Tensor:
-        """Return the mean power of each chip (chip,) [W]."""
-        return torch.as_tensor(self.power / max(self.inputs, 1))
+    def __len__(self) -> int:
+        return len(self.basis)
+
+    def __getitem__(self, rows: torch.Tensor | slice) -> "Encoded":
+        return Encoded(self.basis[rows])
 
 
 class MemristiveLinear(nn.Module):
-    """A fully connected layer on a crossbar of memristive devices: y = (I+ - I-) / (k_V k_G).
+    """A fully connected layer on crossbar arrays of memristive devices: y = s sum_g f_g I_g / (k_V k_G).
 
-    Inputs x in [-1, 1] become voltages V = k_V x, the bias is one more word line at x = 1, I+ and I- are the currents
-    of a pair of bit lines. Every forward pass draws new devices, unless chips are held (`draw_chips`); then inputs
-    (batch, in) give outputs (chip, batch, out), as do inputs (chip, batch, in).
+    Inputs become voltages V = k_V x / s, s the full scale of |x| (`input_range`); the bias is one more word line at
+    full scale, or digital. I_g are the currents of the bit lines of group g, f_g the groups' factors (1 and -1 for a
+    pair). Every forward pass draws new devices, unless the layer is given drawn ones (`held_chips`).
+
+    Inputs beyond the full scale are an error as long as it is 1, as it is at first; a calibrated range
+    (`set_input_range`) clips them, as a driver does.
+
+    Inputs of both signs are applied as the array's input mode says: 'two-phase' reads positive and negative inputs
+    after one another and subtracts, 'voltage' applies voltages of both signs, 'offset' applies k_V (1 + x / s) / 2 and
+    subtracts the currents at k_V / 2. For odd laws the first two agree where a product gives the currents.
 
     Parameters
     ----------
-    in_features, out_features : word lines without the bias, pairs of bit lines.
+    in_features, out_features : word lines without the bias, outputs.
     devices : what the layer is made of.
-    mapping : 'double', 'lowest' or 'average', see `calib.crossbar.mapping`.
+    mapping : how weights become conductances, see `calib.crossbar.mapping`.
+    array : size of tiles, lines and converters.
+    bias : 'line', 'digital' or None.
     first : generator of the first weights.
     """
+
+    input_range: torch.Tensor
+    clips: torch.Tensor
+    adc_range: torch.Tensor
 
     def __init__(
         self,
@@ -62,131 +69,352 @@ class MemristiveLinear(nn.Module):
         out_features: int,
         devices: Devices,
         *,
-        mapping: str = "double",
+        mapping: str | Mapping = "double",
+        array: Array | None = None,
+        bias: str | None = "line",
         first: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if bias not in BIASES:
+            raise OptionError(f"the bias is '{bias}'; expected 'line', 'digital' or None")
         self.in_features, self.out_features = in_features, out_features
-        self.mapping = mappings.check(mapping)
+        self.mapping = mapping_of(mapping)
+        self.array = Array() if array is None else array
+        self.bias_on_line = bias == "line"
         self.devices = devices
-        self.generator: torch.Generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
-        self.meter: Meter | None = None
-        self.chips: Chips | None = None
-        shape = mappings.weight_shape(mapping, in_features, out_features)
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        shape = self.mapping.weight_shape(in_features, out_features, self.bias_on_line)
         self.weight = nn.Parameter(torch.empty(shape, dtype=dtype))
-        mappings.initialise(self.weight, mapping, first)
+        self.bias = nn.Parameter(torch.zeros(out_features, dtype=dtype)) if bias == "digital" else None
+        self.mapping.initialise(self.weight, first, self.bias_on_line)
+        blocks = len({tile.row_block for tile in self.tiles})
+        self.register_buffer("input_range", torch.ones((), dtype=dtype))
+        self.register_buffer("clips", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("adc_range", torch.zeros(blocks, dtype=dtype))
+        self._clips = self.adc_is_calibrated = False
+        self.drawn: drawing.Drawn | None = None
+        self.read_states: list[ReadState] = []
+        self.reading = Reading()
 
     def extra_repr(self) -> str:
         """Return what the layer's line shows."""
-        return f"{self.in_features}, {self.out_features}, mapping={self.mapping}, devices={self.devices.name}"
+        return f"{self.in_features}, {self.out_features}, mapping={self.mapping.text}, devices={self.devices.name}"
+
+    @property
+    def devices(self) -> Devices:
+        """What the layer is made of."""
+        return self._devices
+
+    @devices.setter
+    def devices(self, devices: Devices) -> None:
+        self._devices = devices
+        devices.plan(self.word_lines)  # chosen now: a pass may be inside a transform that allows no draws
+        _ = devices.full_current
+        self.encoding = self._encoding()
+
+    @property
+    def word_lines(self) -> int:
+        """Word lines, with that of the bias."""
+        return self.in_features + self.bias_on_line
+
+    @property
+    def plan(self) -> Collocation:
+        """Nodes on which the law is evaluated."""
+        return self.devices.plan(self.word_lines)
+
+    @property
+    def tiles(self) -> list[Tile]:
+        """Tiles of the array."""
+        return self.array.tiles(self.word_lines, self.mapping.bit_lines(self.out_features), self.mapping.groups)
+
+    @property
+    def by_product(self) -> bool:
+        """Whether a matrix product gives the outputs."""
+        return self.devices.read is None and not set(self.array.effects) - {"DAC"}
+
+    def _encoding(self) -> Encoding | None:
+        """Return how inputs are encoded in one step, None where it takes several."""
+        plan = self.plan
+        odd_sum = self.array.input_mode != "offset" and plan.law.odd  # of phases
+        if plan.exponent is None or plan.power is None or plan.count == 1 or not odd_sum:
+            return None
+        return Encoding(plan.exponential(None), plan.power, self.devices.input_voltage, self.bias_on_line)
+
+    def stream(self) -> torch.Generator:
+        """Return the generator that devices are drawn from, on the device of the weights."""
+        if self.generator.device != self.weight.device:
+            seed = self.generator.initial_seed()
+            self.generator = torch.Generator(self.weight.device).manual_seed(seed)
+        return self.generator
 
     def project(self) -> None:
         """Put weights back into their range; call it after each step of an optimiser."""
-        mappings.project(self.weight, self.mapping)
+        self.mapping.project(self.weight)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (..., out) of inputs (..., in); with held chips (chip, batch, out)."""
-        self._check(x)
-        k_v = self.devices.input_voltage
-        voltage = functional.pad(x, (0, 1), value=1.0) * k_v
-        basis = self.devices.plan.basis(voltage).flatten(-2)
-        if self.chips is None:
-            coefficients, k_g = self._fresh()
-            return (basis @ coefficients.flatten(0, 1)) / (k_g * k_v)
-        if self.meter is not None:
-            self._measure(voltage.detach(), basis.detach())
-        _, k_g = mappings.conductances(self.weight, self.mapping, self.devices.g_off, self.devices.g_on)
-        return _currents(basis, self.chips.coefficients) / (k_g * k_v)
+    @torch.no_grad()
+    def set_input_range(self, full_scale: float) -> None:
+        """Set the full scale of |x|, from data; inputs beyond are clipped from now on.
 
-    def draw_chips(self, seed: int | str, layer: int, chips: Sequence[int], draw: int = 0) -> None:
-        """Hold chips: chip i is the same for the same (seed, layer, i, draw), whichever others are held.
+        The weights of the bias line, which is at full scale, are scaled so that biases keep their values.
 
         Raises
         ------
         OptionError
-            When no chips are given.
+            When it is not positive.
         """
-        if not len(chips):
-            raise OptionError("no chips to draw; give at least 1")
-        devices, plan = self.devices, self.devices.plan
-        count = 1 if devices.is_ideal else len(chips)
-        word_lines = self.in_features + 1
-        with torch.no_grad():
-            first, _ = mappings.conductances(self.weight, self.mapping, devices.g_off, devices.g_on)
-            coefficients = first.new_empty((plan.size * word_lines, len(chips), self.out_features))
-            power = first.new_empty((len(chips), plan.size * word_lines))
-            clipped = torch.zeros(len(chips), dtype=torch.int64)
-            for index in range(count):
-                g = first
-                for member in devices.stages:
-                    g = member.conductance(g, generator(seed, layer, chips[index], draw, member.name))
-                stream = generator(seed, layer, chips[index], draw, devices.conduction.name)
-                deviates = devices.conduction.deviates(tuple(g.shape), stream, g.dtype)
-                clipped[index] = devices.conduction.clipped(g, deviates)
-                d = plan.coefficients(devices.conduction, g, deviates)  # (K, pair, word_line, bit_line)
-                coefficients[:, index] = (d[:, 0] - d[:, 1]).flatten(0, 1)
-                power[index] = d.sum((1, 3)).flatten()
-            coefficients[:, count:] = coefficients[:, :1]
-            power[count:] = power[:1]
-        self.chips = Chips(coefficients, power, clipped)
+        if not 0 < full_scale < float("inf"):
+            raise OptionError(f"the full scale of a layer's inputs is {full_scale}; expected more than 0, and finite")
+        if self.bias_on_line:
+            self.weight[..., -1, :] *= self.input_range / full_scale
+        self.input_range.fill_(full_scale)
+        self.clips.fill_(True)
+        self._clips = True
 
-    def release(self) -> None:
-        """Draw new devices at every pass again."""
-        self.chips = None
+    @torch.no_grad()
+    def set_adc_range(self, full_scale: torch.Tensor) -> None:
+        """Set the full scale [A] of the converters of each block of word lines, from data."""
+        self.adc_range.copy_(full_scale)
+        self.adc_is_calibrated = True
 
-    def _check(self, x: torch.Tensor) -> None:
+    def set_array(self, array: Array) -> None:
+        """Put the layer on another array, whose converters are not calibrated yet."""
+        self.array = array
+        blocks = len({tile.row_block for tile in self.tiles})
+        self.adc_range = self.weight.detach().new_zeros(blocks)
+        self.adc_is_calibrated = False
+        self.encoding = self._encoding()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        for name in ("input_range", "clips", "adc_range"):  # which older checkpoints do not have
+            state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._clips = bool(self.clips)
+        self.adc_is_calibrated = bool((self.adc_range > 0).all())
+
+    def __getstate__(self) -> dict:
+        """Return the attributes; the generator as bytes, because its tensor does not outlive the start of a worker."""
+        known = str(self.generator.device), self.generator.get_state().numpy().tobytes()
+        return {**self.__dict__, "generator": known}
+
+    def __setstate__(self, state: dict) -> None:
+        place, known = state["generator"]
+        generator = torch.Generator(place)
+        generator.set_state(torch.frombuffer(bytearray(known), dtype=torch.uint8))
+        super().__setstate__({**state, "generator": generator})
+
+    def forward(self, x: torch.Tensor | Encoded) -> torch.Tensor:
+        """Return (..., out) of inputs (..., in)."""
+        kind = self.weight.device.type
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self._outputs(x.float() if isinstance(x, torch.Tensor) else x)
+        return self._outputs(x)
+
+    def encode(self, x: torch.Tensor) -> Encoded:
+        """Return inputs (batch, in) as basis functions, to be computed once for many passes.
+
+        Raises
+        ------
+        OptionError
+            When the array's outputs are not those of a product, or an input is beyond the full scale.
+        """
+        if not self.by_product:
+            raise OptionError("inputs can be encoded once only for layers without line resistance, ADC and read noise")
+        return Encoded(self._basis(self._scaled(x)))
+
+    def _outputs(self, x: torch.Tensor | Encoded) -> torch.Tensor:
+        drawn = self.drawn if self.drawn is not None else drawing.draw([self])[0]
+        self.reading.weights = None
+        if isinstance(x, Encoded):
+            return self._decoded(self._product(x.basis, drawn), drawn)
+        scaled = self._scaled(x if x.dim() == 2 else x.reshape(-1, x.shape[-1]))
+        if self.by_product:
+            y = self._product(self._basis(scaled), drawn)
+        else:
+            y = tile_outputs.outputs(self, self._lines(scaled), drawn)
+        y = self._decoded(y, drawn)
+        return y if x.dim() == 2 else y.reshape(*x.shape[:-1], self.out_features)
+
+    def _decoded(self, y: torch.Tensor, drawn: drawing.Drawn) -> torch.Tensor:
+        """Return outputs of currents over k_V k_G."""
+        if "compensation" in drawn:
+            y = y * drawn["compensation"]
+        if self._clips:
+            y = y * self.input_range
+        return y if self.bias is None else y + self.bias
+
+    def _product(self, basis: torch.Tensor, drawn: drawing.Drawn) -> torch.Tensor:
+        if self.reading.measures:
+            self.reading.take_power(drawn["power"])
+        y = product(basis, drawn["coefficients"])
+        return self.mapping.combine(y.unsqueeze(-2)) if self.mapping.reference else y
+
+    def _scaled(self, x: torch.Tensor) -> torch.Tensor:
+        """Return inputs (batch, in) as fractions of the full scale, through the DAC."""
         if x.shape[-1] != self.in_features:
             raise OptionError(f"a layer of {self.in_features} inputs was given {x.shape[-1]}; check the layers' sizes")
-        low, high = torch.aminmax(x.detach())
-        if not (float(low) >= -1.0 - 1e-5 and float(high) <= 1.0 + 1e-5):
+        if self._clips:
+            x = (x / self.input_range).clamp(-1.0, 1.0)
+        else:
+            x = _checked(x)
+        if self.array.dac is not None:
+            x = self._quantised(x)
+        return x
+
+    def _lines(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the fractions of the full scale (batch, word_line) of all word lines, that of the bias included."""
+        return functional.pad(x, (0, 1), value=1.0) if self.bias_on_line else x
+
+    def _quantised(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.array.dac is not None
+        if self.array.input_mode == "two-phase":
+            return self.array.dac.quantise(x.clamp(min=0)) - self.array.dac.quantise((-x).clamp(min=0))
+        if self.array.input_mode == "offset":
+            return 2 * self.array.dac.quantise(0.5 * (1 + x)) - 1
+        return self.array.dac.quantise(x)
+
+    def phases(self, x: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
+        """Return factors and voltages (batch, word_line) [V] of the readings that make up an output."""
+        k_v = self.devices.input_voltage
+        if self.array.input_mode == "voltage":
+            return [(1.0, k_v * x)]
+        if self.array.input_mode == "offset":
+            return [(2.0, (0.5 * k_v) * (1 + x)), (-2.0, torch.full_like(x, 0.5 * k_v))]
+        return [(1.0, k_v * x.clamp(min=0)), (-1.0, k_v * (-x).clamp(min=0))]
+
+    def _basis(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the sum over phases of factor basis (batch, K word_line) [V] of inputs (batch, in)."""
+        if self.encoding is not None and not self.reading.measures:
+            return encode(x, self.encoding).flatten(-2)
+        x = self._lines(x)
+        if self.array.input_mode != "offset" and self.plan.law.odd:  # what two phases would give, at once
+            return self.phase_basis(x * self.devices.input_voltage)
+        first, second = (factor * self.phase_basis(voltage) for factor, voltage in (*self.phases(x), (0.0, x))[:2])
+        return first + second
+
+    def phase_basis(self, voltage: torch.Tensor) -> torch.Tensor:
+        """Return the basis functions (batch, K word_line) [V] of one reading, and note V B for its power."""
+        basis = self.plan.basis(voltage)
+        if self.reading.measures:
+            with torch.no_grad():
+                weights = torch.einsum("bki,bi->ki", basis, voltage).flatten()
+            known = self.reading.weights
+            self.reading.weights = weights if known is None else known + weights
+        return basis.flatten(-2)
+
+
+@dataclass
+class Reading:
+    """What a layer's readings are, and what is measured of them.
+
+    Attributes
+    ----------
+    first_image, images : index of the first of the inputs of a pass, and how many there are; noise of readings follows
+        from the index. Without `images` the rows of the inputs are counted.
+    measures : whether the power is measured.
+    power : [W], summed over all readings.
+    weights : (K word_line,) [V^2] sum of V B over the rows of a pass.
+    adc_currents : for each block of word lines the currents [A] that the converters see, collected to calibrate them;
+        None where they convert.
+    convergence : of the last solution of nonlinear devices on lines with resistance.
+    """
+
+    first_image: int = 0
+    images: int | None = None
+    measures: bool = False
+    power: torch.Tensor | float = 0.0
+    weights: torch.Tensor | None = None
+    adc_currents: list[list[torch.Tensor]] | None = None
+    convergence: Convergence | None = None
+
+    def add(self, power: torch.Tensor) -> None:
+        """Add the power [W] of a pass."""
+        self.power = self.power + power
+
+    def take_power(self, coefficients: torch.Tensor) -> None:
+        """Add the power of the voltages that were noted, with `coefficients` (K word_line,) [S] of the devices."""
+        if self.weights is not None:
+            self.add((self.weights * coefficients).sum())
+        self.weights = None
+
+    def note(self, convergence: Convergence) -> None:
+        """Keep how the last solution of an array with line resistance was reached."""
+        self.convergence = convergence
+
+    def image_indices(self, rows: int, device: torch.device) -> torch.Tensor:
+        """Return an index for each of the rows of a pass; an image may have several, which follow one another."""
+        each = 1 if self.images is None else max(rows // self.images, 1)
+        return torch.arange(rows, device=device) + self.first_image * each
+
+
+class _Checked(torch.autograd.Function):
+    """x, checked to lie in [-1, 1]; over chips that are mapped all at once."""
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        low, high = torch.aminmax(x) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
+        if not (float(low) >= -1.0 - _MARGIN and float(high) <= 1.0 + _MARGIN):
             raise OptionError(
                 f"inputs of a memristive layer lie between {float(low):g} and {float(high):g}; expected -1 to 1, which "
-                "become voltages; scale the data or cap the activation before the layer"
+                "become voltages; scale the data, cap the activation before the layer, or calibrate the layer's input "
+                "range (calib.nn.calibrate)"
             )
+        return x.view_as(x)
 
-    def _fresh(self) -> tuple[torch.Tensor, torch.Tensor]:
-        devices = self.devices
-        g, k_g = mappings.conductances(self.weight, self.mapping, devices.g_off, devices.g_on)
-        for member in devices.stages:
-            g = member.conductance(g, self.generator)
-        deviates = devices.conduction.deviates(tuple(g.shape), self.generator, g.dtype)
-        return devices.plan.pair_coefficients(devices.conduction, g, deviates), k_g
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
 
-    def _measure(self, voltage: torch.Tensor, basis: torch.Tensor) -> None:
-        """Add P = sum_i |V_i| sum_j |I_ij| of the inputs to the meter."""
-        assert self.meter is not None
-        assert self.chips is not None
-        size = self.devices.plan.size
-        weighted = torch.einsum("...bki,...bi->...ki", basis.unflatten(-1, (size, -1)), voltage).flatten(-2)
-        self.meter.power = self.meter.power + (weighted * self.chips.power).sum(-1)
-        self.meter.inputs += voltage.shape[-2]
+    @staticmethod
+    def backward(ctx, *grads: torch.Tensor) -> torch.Tensor:
+        return grads[0]
+
+    @staticmethod
+    def vmap(info, in_dims, x):
+        return _checked(x), in_dims[0]
 
 
-def _currents(basis: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
-    """Return I+ - I- (chip, batch, bit_line) of a basis (batch, K word_line), common or one for each chip."""
-    rows, chips, bit_lines = coefficients.shape
-    if basis.dim() == 2:
-        product = basis @ coefficients.reshape(rows, chips * bit_lines)
-        return product.view(-1, chips, bit_lines).transpose(0, 1)
-    return torch.bmm(basis, coefficients.transpose(0, 1))
+_checked = caller(_Checked)
+
+
+def product(basis: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+    """Return basis @ coefficients; over chips that are mapped with `torch.func.vmap`, in one product."""
+    return _product(basis, coefficients)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(basis: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+        return basis @ coefficients
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        basis, coefficients = ctx.saved_tensors
+        by_basis = product(grads[0], coefficients.T) if ctx.needs_input_grad[0] else None
+        by_coefficients = product(basis.T, grads[0]) if ctx.needs_input_grad[1] else None
+        return by_basis, by_coefficients
+
+    @staticmethod
+    def vmap(info, in_dims, basis, coefficients):
+        one, other = in_dims
+        if one is None and other is not None:  # (rows, inner) @ (inner, chip columns)
+            stacked = coefficients.movedim(other, 1)
+            inner, chips, columns = stacked.shape
+            return product(basis, stacked.reshape(inner, chips * columns)).view(-1, chips, columns), 1
+        basis = basis.movedim(one, 0)
+        if other is None:
+            return product(basis.flatten(0, 1), coefficients).view(*basis.shape[:-1], -1), 0
+        return torch.matmul(basis, coefficients.movedim(other, 0)), 0
+
+
+_product = caller(_Product)
 
 
 def memristive_layers(module: nn.Module) -> list[MemristiveLinear]:
     """Return the memristive layers of a module in the order in which it lists them."""
     return [layer for layer in module.modules() if isinstance(layer, MemristiveLinear)]
-
-
-@contextlib.contextmanager
-def held_chips(
-    module: nn.Module, seed: int | str, chips: Sequence[int], draw: int = 0
-) -> Iterator[list[MemristiveLinear]]:
-    """Hold chips in all memristive layers of a module inside the block."""
-    layers = memristive_layers(module)
-    try:
-        for index, layer in enumerate(layers):
-            layer.draw_chips(seed, index, chips, draw)
-        yield layers
-    finally:
-        for layer in layers:
-            layer.release()

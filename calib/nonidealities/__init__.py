@@ -12,7 +12,7 @@ from calib.errors import OptionError
 if TYPE_CHECKING:
     import xarray as xr
 
-    from calib.nonidealities.base import Nonideality
+    from calib.nonidealities.base import Conditions, Nonideality
 
 __all__ = ["STAGES", "from_device", "names", "nonideality", "order"]
 
@@ -57,7 +57,41 @@ def order(members: "Iterable[Nonideality]") -> "tuple[Nonideality, ...]":
     return tuple(ordered[stage] for stage in STAGES if stage in ordered)
 
 
-def from_device(tree: "xr.DataTree") -> "tuple[Nonideality, ...]":
-    """Return the nonidealities that a device model holds, in the order of their stages."""
-    found = (nonideality(name).from_device(tree) for name in names())
-    return order(member for member in found if member is not None)
+def from_device(
+    tree: "xr.DataTree", conditions: "Conditions | None" = None, prefer: "Iterable[str]" = ()
+) -> "tuple[Nonideality, ...]":
+    """Return the nonidealities that a device model holds, in the order of their stages.
+
+    Where several members of one stage find what they need in the model, the one of the largest `precedence` is taken.
+
+    Parameters
+    ----------
+    tree : the device model.
+    conditions : what has happened to the devices since they were programmed; nothing by default.
+    prefer : names of members to take at their stage before others, for example 'empirical' instead of 'lognormal'.
+
+    Raises
+    ------
+    OptionError
+        When a preferred member is not known or the model lacks what it needs.
+    """
+    from calib.nonidealities.base import AS_PROGRAMMED
+
+    now = AS_PROGRAMMED if conditions is None else conditions
+    wanted = list(prefer)
+    found: dict[str, list[Nonideality]] = {}
+    for name in dict.fromkeys([*wanted, *names()]):
+        kind = nonideality(name)
+        if name not in wanted and kind.precedence < 0:
+            continue
+        member = kind.from_device(tree, now)
+        if member is not None:
+            found.setdefault(member.stage, []).append(member)
+        elif name in wanted:
+            raise OptionError(f"the device model has no data for '{name}'; leave it out, or fit it from such data")
+    taken: list[Nonideality] = []
+    for members in found.values():
+        asked = [member for member in members if member.name in wanted]
+        largest = max(member.precedence for member in members)
+        taken += asked or [member for member in members if member.precedence == largest]
+    return order(taken)

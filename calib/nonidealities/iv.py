@@ -8,7 +8,7 @@ import xarray as xr
 
 from calib.device_model import ShapeLaw, shape_law
 from calib.iv_models import iv_model
-from calib.nonidealities.base import Z_MAX, Conduction
+from calib.nonidealities.base import AS_PROGRAMMED, Z_MAX, Conditions, Conduction
 
 _MIX_FLOOR = 1e-6  # keeps the square root's gradient finite where a state's weight in a blend vanishes
 _MARGIN = 1e-4  # in ln R: rounding of the range's own ends is not outside
@@ -49,7 +49,7 @@ class IV(Conduction):
         self._roots = np.stack([_eigenvalue_root(c) for c in self._covariance])  # (state, parameter, deviate)
 
     @classmethod
-    def from_device(cls, tree: xr.DataTree) -> "IV | None":
+    def from_device(cls, tree: xr.DataTree, conditions: Conditions = AS_PROGRAMMED) -> "IV | None":
         return cls(shape_law(tree)) if "iv" in tree.children else None
 
     def ideal(self) -> "IV":
@@ -87,16 +87,14 @@ class IV(Conduction):
         return values
 
     def shape_with_slope(
-        self, conductance: torch.Tensor, deviates: torch.Tensor
+        self, ln_r: torch.Tensor, deviates: torch.Tensor, covered: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         if not (self.anchored and self._single):
             return None
-        with torch.no_grad():
-            ln_r = torch.log(conductance).neg_()
-        if len(self.population.centres) == 1 and self._covers(conductance):
+        if len(self.population.centres) == 1 and (covered or self.covers(ln_r)):
             return self._one_line(ln_r, deviates)
         with torch.enable_grad():
-            ln_r.requires_grad_(True)
+            ln_r = ln_r.detach().requires_grad_(True)
             (value,) = self._draw(ln_r, deviates).values()
             (slope,) = torch.autograd.grad(value.sum(), ln_r, allow_unused=True)
         return value.detach(), torch.zeros_like(ln_r) if slope is None else slope
@@ -146,10 +144,10 @@ class IV(Conduction):
             values.pop(self.law.scale, None)
         return values
 
-    def _covers(self, conductance: torch.Tensor) -> bool:
-        low, high = torch.aminmax(conductance.detach())
-        p = self.population
-        return float(low) >= np.exp(-p.ln_r_max - _MARGIN) and float(high) <= np.exp(-p.ln_r_min + _MARGIN)
+    def covers(self, ln_r: torch.Tensor) -> bool:
+        """Say whether all `ln_r` lie in the range of the data, to rounding."""
+        low, high = torch.aminmax(ln_r.detach())
+        return float(low) >= self.population.ln_r_min - _MARGIN and float(high) <= self.population.ln_r_max + _MARGIN
 
     def _one_line(self, ln_r: torch.Tensor, deviates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the drawn parameter and its derivative by ln R where one line holds for all devices."""

@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 
 from calib.errors import OptionError
-from calib.nonidealities.base import ConductanceNonideality
+from calib.nonidealities.base import AS_PROGRAMMED, Conditions, ConductanceNonideality
 
 
 class Stuck(ConductanceNonideality):
@@ -14,8 +14,8 @@ class Stuck(ConductanceNonideality):
 
     The stuck conductance is drawn from the kernel density of the measured ones: a mixture, of equal parts, of normals
     of width `bandwidth` about `values`, truncated to G > 0 with reflection, so that a draw is |value + bandwidth z|.
-    Bandwidth 0 takes the values themselves: one value is 'stuck at'. Drawn once per chip. Rule and kernel of Joksas
-    et al., Adv. Sci. 9, 2105784 (2022), doi 10.1002/advs.202105784.
+    Bandwidth 0 takes the values themselves: one value is 'stuck at'. Drawn once per chip, and kept when the chip is
+    programmed again. Rule and kernel of Joksas et al., Adv. Sci. 9, 2105784 (2022), doi 10.1002/advs.202105784.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Stuck(ConductanceNonideality):
             raise OptionError(f"stuck devices need conductances > 0 and bandwidth >= 0; found {values}, {bandwidth}")
 
     @classmethod
-    def from_device(cls, tree: xr.DataTree) -> "Stuck | None":
+    def from_device(cls, tree: xr.DataTree, conditions: Conditions = AS_PROGRAMMED) -> "Stuck | None":
         if "stuck" not in tree.children:
             return None
         node = tree["stuck"].to_dataset()
@@ -79,9 +79,15 @@ class Stuck(ConductanceNonideality):
             values = (values + self.bandwidth * noise).abs().clamp_(min=torch.finfo(dtype).tiny)
         return values
 
-    def conductance(self, conductance: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def conductance(
+        self,
+        conductance: torch.Tensor,
+        generator: torch.Generator,
+        device_generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         if not self.probability:
             return conductance
+        generator = generator if device_generator is None else device_generator
         uniform = torch.empty_like(conductance, requires_grad=False).uniform_(generator=generator)
         (where,) = torch.nonzero(uniform.flatten() < self.probability, as_tuple=True)
         values = self.sample(len(where), generator, conductance.dtype)

@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from calib.crossbar.array import Array
 from calib.crossbar.devices import Devices
 from calib.crossbar.layers import MemristiveLinear
 from calib.crossbar.mapping import conductances
-from calib.crossbar.multiply import collocation, direct
+from calib.crossbar.multiply import direct
+from calib.crossbar.nodes import collocation
 from calib.errors import OptionError
 from calib.iv_models import all_names, iv_model
 from tests.iv_models.law_devices import conduction
@@ -20,8 +22,7 @@ TOLERANCE = 1e-4
 @pytest.fixture(scope="module", params=all_names())
 def devices(request: pytest.FixtureRequest) -> Devices:
     law = conduction(request.param)
-    plan = collocation(law, 0.5, TOLERANCE)
-    return Devices("test", G_OFF, G_ON, 0.5, (), law, plan)
+    return Devices("test", G_OFF, G_ON, 0.5, (), law, tolerance=TOLERANCE)
 
 
 def drawn(devices: Devices, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,18 +34,20 @@ def drawn(devices: Devices, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch
 def test_single_devices_stay_within_the_tolerance(devices: Devices) -> None:
     """Of their current at the largest voltage of that sign."""
     g, z = drawn(devices, (2, 1, 1000))
+    plan = collocation(devices.conduction, 0.5, TOLERANCE)
     for sign in (1, -1):
         v = sign * torch.linspace(0, 0.5, 101, dtype=torch.float64)[:, None]
         exact = direct(devices.conduction, v, g, z)
         found = torch.einsum(
-            "bki,kpij->bpj", devices.plan.basis(v), devices.plan.coefficients(devices.conduction, g, z)
+            "bki,kpij->bpj", plan.basis(v), plan.coefficients(devices.conduction, g, z)
         )
         assert float(((found - exact).abs() / exact[-1].abs()).max()) < 1.2 * TOLERANCE
 
 
 def test_a_layer_is_its_currents_and_so_are_its_gradients(devices: Devices) -> None:
     """y = (I+ - I-) / (k_V k_G) and its gradients by weights and inputs, against one device at a time."""
-    layer = MemristiveLinear(20, 3, devices, first=torch.Generator().manual_seed(1), dtype=torch.float64)
+    first, array = torch.Generator().manual_seed(1), Array(input_mode="voltage")
+    layer = MemristiveLinear(20, 3, devices, array=array, first=first, dtype=torch.float64)
     x = torch.rand(5, 20, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 1.6 - 0.6
     x.requires_grad_(True)
     layer.generator = torch.Generator().manual_seed(5)
@@ -57,7 +60,7 @@ def test_a_layer_is_its_currents_and_so_are_its_gradients(devices: Devices) -> N
     current = direct(devices.conduction, voltage, g, z)
     exact = (current[:, 0] - current[:, 1]) / (0.5 * k_g)
     largest = direct(devices.conduction, voltage.abs(), g, z).abs().sum(1) / (0.5 * k_g)
-    assert float(((y - exact).abs() / largest).detach().max()) < TOLERANCE
+    assert float(((y - exact).abs() / largest).detach().max()) < 2 * TOLERANCE
     expected = torch.autograd.grad((exact * cotangent).sum(), (layer.weight, x))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=3e-3 * float(other.abs().max()))
@@ -67,11 +70,11 @@ def test_single_precision_keeps_the_tolerance(devices: Devices) -> None:
     g, z = drawn(devices, (2, 30, 4))
     v = torch.rand(6, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 0.5
     single = torch.einsum(
-        "bki,kpij->bpj", devices.plan.basis(v.float()),
-        devices.plan.coefficients(devices.conduction, g.float(), z.float()),
+        "bki,kpij->bpj", devices.plan(30).basis(v.float()),
+        devices.plan(30).coefficients(devices.conduction, g.float(), z.float()),
     )  # fmt: skip
     assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), direct(devices.conduction, v, g, z), rtol=2 * TOLERANCE, atol=0)
+    torch.testing.assert_close(single.double(), direct(devices.conduction, v, g, z), rtol=4 * TOLERANCE, atol=0)
 
 
 @pytest.mark.parametrize("name", ["polynomial", "diode", "hyperbolic-sine+series"])

@@ -1,4 +1,4 @@
-"""Line resistance: against a sparse direct solution of the nodal equations, Kirchhoff's laws, and limits."""
+"""Line resistance: the transfer matrix against sparse direct solutions of the nodal equations, and limits."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ import scipy.sparse
 import torch
 from scipy.sparse.linalg import splu
 
-from calib.crossbar.line_resistance import Lines, currents, transfer_matrix
+from calib.crossbar.line_resistance import Lines, transfer_matrix
+from calib.crossbar.sparse_lines import array_currents
 from calib.errors import OptionError
 
 LINES = [
@@ -84,11 +85,38 @@ def test_a_long_array_obeys_kirchhoffs_laws(strength):
     np.testing.assert_allclose(transfer[:3], out * potential[2 * n * n - n :].T, rtol=0, atol=1e-9 * transfer.max())
 
 
+ZERO = [
+    Lines(0, 5), Lines(5, 0), Lines(0, 0, 5), Lines(0, 0, 0, 5), Lines(0, 0, 3, 5), Lines(5, 0, 2, 3),
+    Lines(0, 5, 2, 3), Lines(0, 5, 3, 0, both_ends=True), Lines(5, 0, 3, 2, both_ends=True),
+    Lines(0, 0, 3, 5, both_ends=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", ZERO, ids=str)
+@pytest.mark.parametrize("strength", [1.0, 1e3])
+def test_resistances_of_zero_are_exact(lines, strength):
+    """Against a sparse solution in which a line without segments is one node, and drivers' and ground's are none."""
+    g = arrays(40, 30)
+    scale = strength / (30 * float(g.mean()))
+    lines = Lines(lines.word_segment * scale, lines.bit_segment * scale, lines.driver, lines.sense, lines.both_ends)
+    expected = array_currents(torch.eye(40, dtype=torch.float64), g, lines, method="sparse").currents
+    torch.testing.assert_close(transfer_matrix(g, lines), expected, rtol=0, atol=1e-9 * float(expected.max()))
+
+
 @pytest.mark.parametrize(
-    "lines",
-    [Lines(0, 5), Lines(5, 0), Lines(0, 0, 5), Lines(0, 0, 0, 5), Lines(0, 0, 3, 5), Lines(0, 5, 3, 0, both_ends=True)],
-    ids=str,
-)
+    ("size", "both_ends", "strength"),
+    [(128, False, 1e-2), (128, True, 1e-2), (128, True, 1.0), (128, True, 1e3), (256, False, 1e3)],
+)  # strength is r G n
+def test_a_large_tile_agrees_with_the_sparse_solution(size, both_ends, strength):
+    g = arrays(size, size)
+    r = strength / (size * float(g.mean()))
+    lines = Lines(r, 0.7 * r, 3 * r, 2 * r, both_ends)
+    v = torch.rand(3, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected = array_currents(v, g, lines, method="sparse").currents
+    torch.testing.assert_close(v @ transfer_matrix(g, lines), expected, rtol=0, atol=1e-9 * float(expected.max()))
+
+
+@pytest.mark.parametrize("lines", ZERO, ids=str)
 def test_a_resistance_of_zero_is_the_limit_of_small_ones(lines):
     g = arrays(6, 5)
     small = Lines(*(max(getattr(lines, k), 1e-7) for k in ("word_segment", "bit_segment")), lines.driver, lines.sense,
@@ -111,38 +139,11 @@ def test_drivers_without_segments_share_the_current():
 def test_no_resistance_is_the_ideal_array():
     g = arrays(6, 5)
     assert torch.equal(transfer_matrix(g, Lines()), g)
-    v = torch.rand(3, 6, dtype=torch.float64)
-    assert torch.equal(currents(v, g, Lines()), v @ g)
 
 
 def test_a_very_small_resistance_changes_nothing():
     g = arrays(8, 6)
     torch.testing.assert_close(transfer_matrix(g, Lines(1e-14, 1e-14, 1e-14, 1e-14)), g, rtol=1e-13, atol=0)
-
-
-@pytest.mark.parametrize("lines", [*LINES, Lines(0, 20, 3, 4), Lines(10, 0), Lines(driver=3), Lines(sense=5)], ids=str)
-def test_currents_of_a_batch_are_those_of_the_transfer_matrix(lines):
-    g, v = arrays(2, 6, 5), torch.rand(2, 3, 6, dtype=torch.float64)
-    torch.testing.assert_close(currents(v, g, lines), v @ transfer_matrix(g, lines), rtol=1e-11, atol=0)
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [Lines(1e-3, 2e-3, 3e-4, 4e-4), Lines(1e-3, 2e-3, 3e-4, 4e-4, both_ends=True), Lines(0, 0.2, 0.03, 0),
-     Lines(0.1, 0), Lines(driver=0.3), Lines(sense=0.5), Lines(10, 10, 0.1)],
-    ids=str,
-)  # fmt: skip
-def test_gradients(lines):
-    g = (1e4 * arrays(2, 5, 4)).requires_grad_()  # of order one, for the check's absolute tolerance
-    v = torch.rand(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v, g: currents(v, g, lines), (v, g))
-
-
-def test_single_precision_is_kept_and_close():
-    g, v = arrays(32, 16), torch.rand(4, 32, dtype=torch.float64)
-    found = currents(v.float(), g.float(), Lines(0.35, 0.32))
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), currents(v, g, Lines(0.35, 0.32)), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from calib.crossbar.multiply import Collocation, collocation, direct
+from calib.crossbar.multiply import Collocation, direct
+from calib.crossbar.nodes import BitLines, collocation
 from calib.device_model import shape_law
 from calib.errors import OptionError
 from calib.iv_models import IVModel, Parameter, exponential_parameter, iv_model
@@ -129,23 +130,30 @@ def test_single_devices_stay_within_the_tolerance(conduction: Conduction) -> Non
     assert float(error.max()) < 1.05e-4
 
 
-def test_pairs_are_subtracted(conduction: Conduction) -> None:
-    plan = collocation(conduction, 0.5)
-    g, z = drawn(conduction)
-    d = plan.coefficients(conduction, g, z)
-    torch.testing.assert_close(plan.pair_coefficients(conduction, g, z), d[:, 0] - d[:, 1], rtol=1e-9, atol=1e-18)
-
-
 def test_gradients_by_conductances_and_inputs(conduction: Conduction) -> None:
     plan = collocation(conduction, 0.5)
     g, z = drawn(conduction, (2, 3, 2))
     v = torch.tensor([[0.31, -0.2, 0.5], [0.02, 0.13, 0.4]], dtype=torch.float64)
 
     def f(g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("bki,kij->bj", plan.basis(v), plan.pair_coefficients(conduction, g * 1e-6, z)) * 1e6
+        return torch.einsum("bki,kpij->bpj", plan.basis(v), plan.coefficients(conduction, g * 1e-6, z)) * 1e6
 
     inputs = ((g * 1e6).requires_grad_(True), v.requires_grad_(True))
     assert torch.autograd.gradcheck(f, inputs)
+
+
+@pytest.mark.parametrize("word_lines", [2, 26, 300])
+def test_bit_lines_need_fewer_nodes_for_the_same_tolerance(conduction: Conduction, word_lines: int) -> None:
+    """99.9 % of the bit lines stay within the tolerance, relative to their sum of |I|; none errs by ten times it."""
+    tolerance = 1e-4
+    plan = collocation(conduction, 0.5, tolerance, BitLines(G_OFF, G_ON, word_lines))
+    assert plan.count <= collocation(conduction, 0.5, tolerance).count
+    g, z = drawn(conduction, (1, word_lines, 20_000 // word_lines))
+    v = torch.rand(4, word_lines, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 0.5
+    exact = direct(conduction, v, g, z)
+    error = ((currents(plan, conduction, v, g, z) - exact) / exact).abs()
+    assert float(torch.quantile(error.flatten(), 0.999)) <= 1.2 * tolerance  # the sample that chose is another one
+    assert float(error.max()) <= 10 * tolerance
 
 
 def test_gradients_at_vanishing_inputs_are_finite_and_right(conduction: Conduction) -> None:

@@ -48,6 +48,14 @@ def test_stuck_devices_have_no_gradient() -> None:
     assert torch.equal(g.grad, (out == g).double())
 
 
+def test_stuck_devices_stay_when_a_chip_is_programmed_again() -> None:
+    g = torch.full((2000,), 1e-6, dtype=torch.float64)
+    effect = Stuck(0.3, [2e-6, 3e-6], 1e-7)
+    rows = [effect.conductance(g, torch.Generator().manual_seed(k), torch.Generator().manual_seed(5)) for k in (1, 2)]
+    assert torch.equal(rows[0], rows[1])
+    assert not torch.equal(rows[0], effect.conductance(g, torch.Generator().manual_seed(1)))
+
+
 def test_a_model_without_stuck_devices() -> None:
     effect = Stuck.from_device(range_only(stuck=stuck_node(0.0, (), 0.0)))
     assert effect is not None
