@@ -3,7 +3,9 @@
 from calib.crossbar.array import Array
 from calib.crossbar.attention import MemristiveMultiheadAttention
 from calib.crossbar.calibration import calibrate
-from calib.crossbar.chips import held_chips
+from calib.crossbar.chip_tables import targets as programming_targets
+from calib.crossbar.chip_tables import write_all as write_programming_targets
+from calib.crossbar.chips import ChipStack, held_chips
 from calib.crossbar.convert import convert
 from calib.crossbar.convolution import MemristiveConv1d, MemristiveConv2d, MemristiveConv3d
 from calib.crossbar.crossbars import same_devices
@@ -21,6 +23,7 @@ from calib.crossbar.summary import summary, summary_text
 
 __all__ = [
     "Array",
+    "ChipStack",
     "Devices",
     "MemristiveConv1d",
     "MemristiveConv2d",
@@ -37,7 +40,9 @@ __all__ = [
     "convert",
     "held_chips",
     "memristive_layers",
+    "programming_targets",
     "same_devices",
     "summary",
     "summary_text",
+    "write_programming_targets",
 ]

@@ -103,11 +103,11 @@ def calibrate(module: nn.Module, batches: Any, *, quantile: float = 1.0) -> dict
         for name, full_scale in found.items():
             layers[name].set_input_range(full_scale)
         if converted:
-            _calibrate_converters(module, converted, list(given))
+            calibrate_converters(module, converted, list(given))
     return found
 
 
-def _calibrate_converters(
+def calibrate_converters(
     module: nn.Module, layers: list[MemristiveLinear], batches: list[tuple[tuple, dict[str, Any]]]
 ) -> None:
     """Set the full scales [A] of the converters of each block of word lines, with new devices for each batch."""

@@ -5,6 +5,7 @@ more word line or digital. The array is read once for each output position. With
 crossbar of its own.
 """
 
+import contextlib
 import math
 from typing import Any, ClassVar, Self
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from calib.crossbar import drawing
 from calib.crossbar.crossbars import (
     numbered_rows,
     same_devices,
@@ -138,10 +140,68 @@ class Convolution(nn.Module):
         edges = self._edges()
         if any(edges):
             x = functional.pad(x, edges, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
-        channels = self._windows(x).chunk(self.groups, dim=1 + self.dims)
-        y = [self._products(one, part) for one, part in zip(self._crossbars, channels, strict=True)]
-        result = torch.cat(y, dim=-1).movedim(-1, 1).contiguous()  # (batch, out_channel, *space)
+        if all(_is_convolution(one) for one in self._crossbars):
+            result = self._convolved(x)
+        else:
+            channels = self._windows(x).chunk(self.groups, dim=1 + self.dims)
+            y = [self._products(one, part) for one, part in zip(self._crossbars, channels, strict=True)]
+            result = torch.cat(y, dim=-1).movedim(-1, 1).contiguous()  # (batch, out_channel, *space)
         return result if batched else result.squeeze(0)
+
+    def _convolved(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (batch, out_channel, *space) as a convolution of the basis functions of (batch, in_channel, *space).
+
+        Basis functions of an input of 0 are 0, so that padding comes first.
+        """
+        ones, dtype = self._crossbars, x.dtype
+        missing = [one for one in ones if one.drawn is None]
+        fresh = iter(drawing.draw(missing))
+        drawn = [one.drawn if one.drawn is not None else next(fresh) for one in ones]
+        kind = x.device.type
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext():
+            x = x.to(ones[0].weight.dtype) if x.dtype in (torch.float16, torch.bfloat16) else x
+            fractions = [one.fractions(part) for one, part in zip(ones, x.chunk(self.groups, 1), strict=True)]
+            basis = torch.cat([_channels(one, part) for one, part in zip(ones, fractions, strict=True)], 1)
+            kernels, lines = zip(*(self._kernel(one, d["coefficients"]) for one, d in zip(ones, drawn, strict=True)),
+                                 strict=True)  # fmt: skip
+            self._windows(x)  # refuses inputs that the kernel does not fit into
+            y = self._convolve(basis, torch.cat(kernels), self.groups)
+            if ones[0].reading.measures:
+                self._measure(fractions, drawn)
+            parts = [
+                one.decoded(_combined(one, part, line), d)
+                for one, part, line, d in zip(ones, y.chunk(self.groups, 1), lines, drawn, strict=True)
+            ]
+        result = torch.cat([part.movedim(-1, 1) for part in parts], 1)
+        return result.contiguous() if dtype == result.dtype else result.contiguous().to(torch.float32)
+
+    def _convolve(self, basis: torch.Tensor, kernel: torch.Tensor, groups: int = 1) -> torch.Tensor:
+        convolve = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[self.dims]
+        return convolve(basis, kernel, None, self.stride, 0, self.dilation, groups)  # type: ignore[arg-type]
+
+    def _kernel(self, one: MemristiveLinear, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """Return coefficients (K word_line, column) as kernel (column, K channel, *kernel), and the bias (column,)."""
+        by_line = coefficients.unflatten(0, (one.plan.size, one.word_lines))
+        kernel = by_line[:, : one.in_features].unflatten(1, (-1, *self.kernel_size)).flatten(0, 1).movedim(-1, 0)
+        if not one.bias_on_line:
+            return kernel, 0.0
+        full = one.value_basis(coefficients.new_ones((1, 1)))[0, :, 0]  # (K,)
+        return kernel, full @ by_line[:, -1]
+
+    @torch.no_grad()
+    def _measure(self, fractions: list[torch.Tensor], drawn: list[drawing.Drawn]) -> None:
+        """Add P = sum |V| |I| over all positions; one phase is read."""
+        for one, x, numbers in zip(self._crossbars, fractions, drawn, strict=True):
+            k_v = one.devices.input_voltage
+            kernel, _ = self._kernel(one, numbers["power"].unsqueeze(-1))
+            basis = _channels(one, x).unflatten(1, (one.plan.size, -1)) * (k_v * x).unsqueeze(1)
+            watts = self._convolve(basis.flatten(1, 2), kernel)
+            if one.bias_on_line:
+                full = one.value_basis(x.new_ones((1, 1)))[0, :, 0]
+                line = numbers["power"].unflatten(0, (one.plan.size, one.word_lines))[:, -1]
+                watts = watts + k_v * (full * line).sum()
+            one.reading.add(watts.sum())
+            one.reading.weights = None
 
     def _windows(self, x: torch.Tensor) -> torch.Tensor:
         """Return a view (batch, *out_space, in_channel, *kernel) of the patches of (batch, in_channel, *space)."""
@@ -221,6 +281,27 @@ class Convolution(nn.Module):
                 f"a convolution of {self.in_channels} channels in {self.dims} dimensions was given {tuple(x.shape)}; "
                 "expected (batch, channel, *space) or (channel, *space)"
             )
+
+
+def _is_convolution(one: MemristiveLinear) -> bool:
+    """Whether the outputs of a crossbar at all positions are a convolution of basis functions of the inputs.
+
+    Not where something watches the patches: hooks, or a calibration (`calibration.ideal_passes`).
+    """
+    watched = bool(one._forward_hooks or one._forward_pre_hooks) or "forward" in vars(one)
+    return one.by_product and one.one_phase and not watched
+
+
+def _channels(one: MemristiveLinear, x: torch.Tensor) -> torch.Tensor:
+    """Return the basis functions (batch, K channel, *space) of fractions of the full scale (batch, channel, *space)."""
+    basis = one.value_basis(x.flatten(1))  # (batch, K, channel space)
+    return basis.unflatten(-1, x.shape[1:]).flatten(1, 2)
+
+
+def _combined(one: MemristiveLinear, y: torch.Tensor, line: torch.Tensor | float) -> torch.Tensor:
+    """Return (batch, *space, out) of sums of currents (batch, column, *space) and of the bias line (column,)."""
+    y = y.movedim(1, -1) + line
+    return one.mapping.combine(y.unsqueeze(-2)) if one.mapping.reference else y
 
 
 class MemristiveConv1d(Convolution):

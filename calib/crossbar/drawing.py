@@ -5,7 +5,7 @@ currents, no noise of readings) they are
 
 ================ ======================== ================================================================
 coefficients     (K word_line, bit_line)  sum over the groups of factor D / (k_V k_G) [1/V], D of `multiply`
-power            (K word_line,)           sum over all bit lines of D [S]; of held chips alone
+power            (K word_line,)           sum over all bit lines of D [S]; of held chips, or where it is wanted
 ================ ======================== ================================================================
 
 and otherwise those of `calib.crossbar.tile_outputs`. All are tensors, so that chips can be stacked.
@@ -93,10 +93,12 @@ def _devices(layer: "MemristiveLinear", stream: Stream, device_stream: DeviceStr
         d = plan.coefficients(conduction, g, deviates)  # (K, group, word_line, bit_line)
         scale = 1 / (k_g * devices.input_voltage)
         drawn["coefficients"] = _combined(d, layer.mapping.factors).flatten(0, 1) * scale
-        if holds:
+        if holds or layer.wants_power:
             drawn["power"] = d.sum((1, 3)).flatten()
     else:
         drawn |= {"inverse_k_g": 1 / k_g, **tile_outputs.numbers(layer, g, deviates, stream, holds)}
+        if layer.wants_power and "groups" in drawn:
+            drawn["power"] = drawn["groups"].sum((1, 3)).flatten()
     return drawn, conduction.clipped(g, deviates) if holds else 0
 
 
@@ -137,6 +139,7 @@ def _joins(layer: "MemristiveLinear") -> bool:
     conduction = layer.devices.conduction
     return (
         layer.by_product
+        and not layer.wants_power
         and layer.plan.exponent is not None
         and layer.plan.count > 1
         and isinstance(conduction, IV)

@@ -1,6 +1,6 @@
 """Layers whose weights are conductances of memristive devices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -96,6 +96,7 @@ class MemristiveLinear(nn.Module):
         self.drawn: drawing.Drawn | None = None
         self.read_states: list[ReadState] = []
         self.reading = Reading()
+        self.wants_power = False  # of new devices too, with its gradient; `reading.measures` then gives it
 
     def extra_repr(self) -> str:
         """Return what the layer's line shows."""
@@ -136,8 +137,7 @@ class MemristiveLinear(nn.Module):
     def _encoding(self) -> Encoding | None:
         """Return how inputs are encoded in one step, None where it takes several."""
         plan = self.plan
-        odd_sum = self.array.input_mode != "offset" and plan.law.odd  # of phases
-        if plan.exponent is None or plan.power is None or plan.count == 1 or not odd_sum:
+        if plan.exponent is None or plan.power is None or plan.count == 1 or not (self.one_phase and plan.law.odd):
             return None
         return Encoding(plan.exponential(None), plan.power, self.devices.input_voltage, self.bias_on_line)
 
@@ -227,16 +227,16 @@ class MemristiveLinear(nn.Module):
         drawn = self.drawn if self.drawn is not None else drawing.draw([self])[0]
         self.reading.weights = None
         if isinstance(x, Encoded):
-            return self._decoded(self._product(x.basis, drawn), drawn)
+            return self.decoded(self._product(x.basis, drawn), drawn)
         scaled = self._scaled(x if x.dim() == 2 else x.reshape(-1, x.shape[-1]))
         if self.by_product:
             y = self._product(self._basis(scaled), drawn)
         else:
             y = tile_outputs.outputs(self, self._lines(scaled), drawn)
-        y = self._decoded(y, drawn)
+        y = self.decoded(y, drawn)
         return y if x.dim() == 2 else y.reshape(*x.shape[:-1], self.out_features)
 
-    def _decoded(self, y: torch.Tensor, drawn: drawing.Drawn) -> torch.Tensor:
+    def decoded(self, y: torch.Tensor, drawn: drawing.Drawn) -> torch.Tensor:
         """Return outputs of currents over k_V k_G."""
         if "compensation" in drawn:
             y = y * drawn["compensation"]
@@ -254,13 +254,12 @@ class MemristiveLinear(nn.Module):
         """Return inputs (batch, in) as fractions of the full scale, through the DAC."""
         if x.shape[-1] != self.in_features:
             raise OptionError(f"a layer of {self.in_features} inputs was given {x.shape[-1]}; check the layers' sizes")
-        if self._clips:
-            x = (x / self.input_range).clamp(-1.0, 1.0)
-        else:
-            x = _checked(x)
-        if self.array.dac is not None:
-            x = self._quantised(x)
-        return x
+        return self.fractions(x)
+
+    def fractions(self, x: torch.Tensor) -> torch.Tensor:
+        """Return inputs of any shape as fractions of the full scale, clipped or checked, through the DAC."""
+        x = (x / self.input_range).clamp(-1.0, 1.0) if self._clips else _checked(x)
+        return x if self.array.dac is None else self._quantised(x)
 
     def _lines(self, x: torch.Tensor) -> torch.Tensor:
         """Return the fractions of the full scale (batch, word_line) of all word lines, that of the bias included."""
@@ -287,17 +286,30 @@ class MemristiveLinear(nn.Module):
         """Return the sum over phases of factor basis (batch, K word_line) [V] of inputs (batch, in)."""
         if self.encoding is not None and not self.reading.measures:
             return encode(x, self.encoding).flatten(-2)
-        x = self._lines(x)
-        if self.array.input_mode != "offset" and self.plan.law.odd:  # what two phases would give, at once
+        return self._sum_over_phases(self._lines(x))
+
+    @property
+    def one_phase(self) -> bool:
+        """Whether one reading of voltages of both signs gives what all phases give."""
+        return self.array.input_mode == "voltage" or (self.array.input_mode == "two-phase" and self.plan.law.odd)
+
+    def _sum_over_phases(self, x: torch.Tensor) -> torch.Tensor:
+        if self.one_phase:
             return self.phase_basis(x * self.devices.input_voltage)
-        first, second = (factor * self.phase_basis(voltage) for factor, voltage in (*self.phases(x), (0.0, x))[:2])
+        first, second = (factor * self.phase_basis(voltage) for factor, voltage in self.phases(x))
         return first + second
+
+    def value_basis(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the sum over phases of factor basis (batch, K, value) [V] of fractions of the full scale."""
+        if self.encoding is not None:
+            return encode(x, replace(self.encoding, bias=False))
+        return self._sum_over_phases(x).unflatten(-1, (self.plan.size, -1))
 
     def phase_basis(self, voltage: torch.Tensor) -> torch.Tensor:
         """Return the basis functions (batch, K word_line) [V] of one reading, and note V B for its power."""
         basis = self.plan.basis(voltage)
         if self.reading.measures:
-            with torch.no_grad():
+            with torch.set_grad_enabled(self.wants_power and torch.is_grad_enabled()):
                 weights = torch.einsum("bki,bi->ki", basis, voltage).flatten()
             known = self.reading.weights
             self.reading.weights = weights if known is None else known + weights

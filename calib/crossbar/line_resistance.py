@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import torch
 
-from calib.errors import OptionError
+from calib.errors import FitError, OptionError
 
 _DIRECT = {torch.float64: 1e-3, torch.float32: 1e-1}
 """r |Y| from which on Y (1 + r Y)^-1 = (1 - (1 + r Y)^-1) / r loses few digits; below, a product is taken."""
@@ -172,10 +172,23 @@ class WordLines:
 
 
 def inverse_of_one_plus(y: torch.Tensor, r: float) -> torch.Tensor:
-    """Return (1 + r Y)^-1 of symmetric Y."""
+    """Return (1 + r Y)^-1 of symmetric Y >= 0.
+
+    Raises
+    ------
+    FitError
+        When rounding leaves no positive matrix.
+    """
     matrix = y * r
     matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
-    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if bool(failed.any()):
+        raise FitError(
+            f"Kirchhoff's laws of an array have no solution in {str(y.dtype)[6:]}: line resistances times device "
+            f"conductances reach {float(matrix.diagonal(dim1=-2, dim2=-1).max()):.1g}, or conductances are negative or "
+            "not numbers; check the conductances, use float64, or limit the lines' resistance"
+        )
+    return torch.cholesky_inverse(factor)
 
 
 def behind(y: torch.Tensor, r: float, inverse: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ summed over the bit lines, are at most twice the residual times the devices' cur
 Shapes are those of `line_response`, word lines first.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -180,7 +181,8 @@ def _solve(
         rho = current - i
         residual = sum_of_devices(rho.abs()) / sum_of_devices(current.abs()).clamp_(min=torch.finfo(x.dtype).tiny)
         before, worst = worst, float(residual.max())
-        if worst <= goal or (before / 2 < worst <= _ROUNDING * torch.finfo(x.dtype).eps):
+        is_all_there_is = before / 2 < worst <= _ROUNDING * torch.finfo(x.dtype).eps
+        if worst <= goal or is_all_there_is or math.isnan(worst):
             return x, current, residual, number
     return x, current, residual, settings.iterations
 

@@ -124,6 +124,33 @@ def test_parts_bound_what_is_computed_at_once(monkeypatch) -> None:
     assert len(sizes) > 7
 
 
+@pytest.mark.parametrize("bias", ["line", "digital", None])
+@pytest.mark.parametrize("mapping", ["double", "offset"])
+@pytest.mark.parametrize(("dims", "groups"), [(1, 1), (2, 1), (2, 2), (3, 1)])
+def test_a_convolution_of_basis_functions_is_the_product_of_patches(
+    dims: int, groups: int, mapping: str, bias: str | None
+) -> None:
+    """Outputs, gradients and power of drawn chips, with patches that are cut out and without."""
+    devices = memristive.Devices.from_model(everything())
+    kind = (memristive.MemristiveConv1d, memristive.MemristiveConv2d, memristive.MemristiveConv3d)[dims - 1]
+    options = {"stride": 2, "padding": 1, "dilation": 1, "groups": groups, "bias": bias, "mapping": mapping}
+    one = kind(2, 4, 3, devices, dtype=torch.float64, **options)
+    x = (numbers(3, 2, *(5, 6, 4)[:dims]) % 1).requires_grad_(True)
+    found = []
+    for _ in range(2):
+        for index, crossbar in enumerate(one.crossbars):
+            crossbar.generator = torch.Generator().manual_seed(index)
+        y = one(x)
+        gradients = torch.autograd.grad(y.square().sum(), [x, *one.parameters()])
+        chips = memristive.ChipStack(one, 3, range(2))
+        chips.measures = True
+        found.append([y, *gradients, chips(x.detach()), chips.power])
+        for crossbar in one.crossbars:
+            crossbar.register_forward_hook(lambda *given: None)  # a watched crossbar is given patches
+    for one_way, other in zip(*found, strict=True):
+        torch.testing.assert_close(one_way, other, rtol=1e-8, atol=1e-9)
+
+
 def test_devices_of_groups_and_passes_differ() -> None:
     devices = memristive.Devices.from_model(everything())
     theirs, _ = pair(1, 4, 4, 1, groups=2)

@@ -38,9 +38,7 @@ def test_single_devices_stay_within_the_tolerance(devices: Devices) -> None:
     for sign in (1, -1):
         v = sign * torch.linspace(0, 0.5, 101, dtype=torch.float64)[:, None]
         exact = direct(devices.conduction, v, g, z)
-        found = torch.einsum(
-            "bki,kpij->bpj", plan.basis(v), plan.coefficients(devices.conduction, g, z)
-        )
+        found = torch.einsum("bki,kpij->bpj", plan.basis(v), plan.coefficients(devices.conduction, g, z))
         assert float(((found - exact).abs() / exact[-1].abs()).max()) < 1.2 * TOLERANCE
 
 

@@ -8,7 +8,7 @@ from scipy.sparse.linalg import splu
 
 from calib.crossbar.line_resistance import Lines, transfer_matrix
 from calib.crossbar.sparse_lines import array_currents
-from calib.errors import OptionError
+from calib.errors import FitError, OptionError
 
 LINES = [
     Lines(1, 2, 3, 4), Lines(1, 2, 3, 4, both_ends=True), Lines(1e4, 1e5), Lines(1e-3, 1e4, 10, 0, both_ends=True),
@@ -144,6 +144,22 @@ def test_no_resistance_is_the_ideal_array():
 def test_a_very_small_resistance_changes_nothing():
     g = arrays(8, 6)
     torch.testing.assert_close(transfer_matrix(g, Lines(1e-14, 1e-14, 1e-14, 1e-14)), g, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan")])
+def test_impossible_conductances_are_refused(wrong):
+    g = arrays(20, 20)
+    g[2, 3] = wrong
+    with pytest.raises(FitError, match="have no solution in float64: .* conductances are negative or not numbers"):
+        transfer_matrix(g, Lines(100, 200))
+
+
+@pytest.mark.parametrize("resistance", [1.0, 1e4, 1e8, 1e12])
+def test_strong_lines_in_single_precision(resistance):
+    lines = Lines(resistance, resistance)
+    expected = transfer_matrix(arrays(20, 20), lines)
+    found = transfer_matrix(arrays(20, 20).float(), lines)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * float(expected.max()))
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
