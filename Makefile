@@ -5,6 +5,9 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 # Folder of the published measurements that some bundled models are fitted to; without it they are left as they are.
 MEASUREMENTS ?=
+# Folder and options of the reproduction; REPRODUCE_FLAGS= runs it as published (days on two cores).
+REPRODUCE_OUTPUT ?= reproduction
+REPRODUCE_FLAGS ?= --quick
 PYTEST_FLAGS ?= -n 2 --dist worksteal
 
 VENV := .venv
@@ -14,7 +17,7 @@ SOURCES := calib datasets benchmarks tests fitted_models docs
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install quickstart test hostile reproduction lint type format coverage docs models benchmarks clean
+.PHONY: help install quickstart test hostile reproduction reproduce lint type format coverage docs models benchmarks clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +47,9 @@ format: $(VENV)/.calib-dev  ## let ruff mend what it can
 reproduction: $(VENV)/.calib-dev  ## minutes of training on MNIST against the stated results (CALIB_DATA: its folder)
 	$(BIN)/python -m pytest -m reproduction
 
+reproduce: install  ## Joksas et al. 2022 beside ours (CALIB_DATA: folder of MNIST); REPRODUCE_FLAGS= for the published protocol
+	$(BIN)/calib reproduce joksas2022 -o $(REPRODUCE_OUTPUT) $(REPRODUCE_FLAGS)
+
 coverage: $(VENV)/.calib-dev  ## tests with line and branch coverage (htmlcov/index.html)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) --cov --cov-report=term --cov-report=html
 
@@ -61,6 +67,7 @@ benchmarks: install  ## side-by-side timings
 	$(BIN)/python benchmarks/fitting.py
 	$(BIN)/python benchmarks/cycles.py
 	$(BIN)/python benchmarks/crossbar.py
+	$(BIN)/python benchmarks/lines.py
 
 clean:  ## remove .venv and everything that was made
 	rm -rf $(VENV) build dist htmlcov .coverage coverage.xml .pytest_cache .ruff_cache .hypothesis docs/_build quickstart

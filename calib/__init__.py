@@ -16,8 +16,11 @@ _LAZY = {
     "sample_model": "calib.sampling",
     "validate": "calib.validation",
     "export": "calib.exporters",
+    "diff": "calib.model_diff",
     "train": "calib.training",
     "evaluate": "calib.evaluation",
+    "budget": "calib.budget",
+    "requirements": "calib.requirements",
     "nn": "calib.nn",
     "report": "calib.report",
 }

@@ -1,9 +1,7 @@
 """Monte-Carlo evaluation of trained networks over chips."""
 
-import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +11,23 @@ import xarray as xr
 from torch import nn
 from torch.nn import functional
 
-from calib import __version__, device_model, files, runs
-from calib.crossbar.devices import Devices
+from calib import device_model, files, runs
+from calib.crossbar.array import Array
+from calib.crossbar.calibration import calibrate_converters
 from calib.crossbar.chips import held_chips
+from calib.crossbar.devices import Devices, generator
 from calib.crossbar.layers import MemristiveLinear, memristive_layers
-from calib.energy import READ_TIME, efficiency, energy_per_inference, synapses
-from calib.errors import ModelError, OptionError
+from calib.effects import Hardware
+from calib.energy import READ_TIME, ROLES, energy_per_inference, periphery_energy, periphery_figures, role_power, work
+from calib.errors import OptionError
+from calib.nonidealities.base import AS_PROGRAMMED, Conditions
+from calib.results import PAPER_BATCH, REDRAWS, RUN_DEVICE, Case, ChipPerformance, attributes, dataset, format_time
+from calib.results import open_results as open_results
 from calib.runs import Run
 from calib.vision import ImageData
 
-SCHEMA = "calib-results/1"
-REDRAWS = ("chip", "batch")
-PAPER_BATCH = 100  # images that share devices in the paper's protocol
 _MOST_COEFFICIENTS = 2**25  # held for the chips that are stacked, 4 bytes each
 _MOST_BASIS = 2**24  # of the images that are computed at once
-_DIMS = {
-    "accuracy": ("network", "device", "chip"),
-    "error": ("network", "device", "chip"),
-    "loss": ("network", "device", "chip"),
-    "clipped": ("network", "device", "chip", "layer"),
-    "power_layer": ("network", "device", "chip", "layer"),
-    "energy_per_inference": ("network", "device", "chip"),
-    "efficiency_tops_per_watt": ("network", "device", "chip"),
-}
-_ATTRS = {
-    "accuracy": ("1", "fraction of test images classified rightly"),
-    "error": ("1", "fraction of test images classified wrongly"),
-    "loss": ("1", "mean cross-entropy"),
-    "clipped": ("1", "devices outside of the range that the device model was fitted to"),
-    "power_layer": ("W", "power dissipated in the devices, mean over inputs"),
-    "energy_per_inference": ("J", "energy of one inference, devices only"),
-    "efficiency_tops_per_watt": ("1e12 s^-1 W^-1", "operations per second and watt, devices only"),
-}
-
-
-@dataclass(frozen=True)
-class ChipPerformance:
-    """What chips of a network do on a set of images: accuracy and loss (chip,), power [W] and clipped (chip, layer)."""
-
-    accuracy: np.ndarray
-    loss: np.ndarray
-    power: np.ndarray
-    clipped: np.ndarray
 
 
 @torch.no_grad()
@@ -104,9 +77,7 @@ def _stacked(
     power: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return accuracy, loss, power and clipped of chips that are computed together."""
-    width = max(
-        layer.plan.size * layer.word_lines * (len(chips) if index else 1) for index, layer in enumerate(layers)
-    )
+    width = max(layer.plan.size * layer.word_lines * (len(chips) if index else 1) for index, layer in enumerate(layers))
     chunk = max(1, _MOST_BASIS // width)
     right, loss = torch.zeros(len(chips), dtype=torch.int64), torch.zeros(len(chips), dtype=torch.float64)
     clipped = torch.zeros(len(chips), len(layers))
@@ -123,7 +94,7 @@ def _stacked(
                 loss += each.view(len(chips), -1).sum(-1, dtype=torch.float64)
             watts += stack.power
     count = len(images)
-    return (right / count).numpy(), (loss / count).numpy(), (watts / count).numpy(), clipped.numpy()
+    return (right.double() / count).numpy(), (loss / count).numpy(), (watts / count).numpy(), clipped.numpy()
 
 
 def evaluate(
@@ -137,6 +108,13 @@ def evaluate(
     data_folder: str | Path | None = None,
     read_time: float = READ_TIME,
     extrapolate: bool = False,
+    time: float | Sequence[float] = 0.0,
+    reads: int = 0,
+    temperature: float | None = None,
+    compensate: bool = False,
+    array: str | Array | None = None,
+    periphery: str | Mapping[str, float] | None = None,
+    roles: bool = False,
     output: str | Path | None = None,
     progress: Any = None,
 ) -> xr.Dataset:
@@ -154,6 +132,14 @@ def evaluate(
     data_folder : see `calib.vision.load`.
     read_time : t_read [s], during which an inference dissipates power.
     extrapolate : accept an input voltage beyond the validity of a device model.
+    time : since programming [s]. Several times make a device of each, labelled 'device, 1 h'; the chips are the same.
+    reads : of each device since programming.
+    temperature : [K] at which devices are kept, None for that of the measurement.
+    compensate : whether reference columns correct the outputs for drift.
+    array : the array in place of that of each run, see `calib.crossbar.array.Array.from_options`.
+    periphery : energy [J] of one conversion, 'dac=1e-13,adc=2e-12'; a term of its own, of no influence on the others.
+    roles : measure the power of positive, negative and bias devices apart, see `calib.energy.role_power`; takes several
+        times as long.
     output : file to write the results to, netCDF-4.
     progress : called with (n=1, text) after each network and device.
 
@@ -168,42 +154,148 @@ def evaluate(
         When an option cannot be used.
     """
     opened = [item if isinstance(item, Run) else runs.open_run(item) for item in _listed(run)]
-    _check(opened, chips, redraw, read_time)
-    models = [_device(item) for item in _listed(devices)] if devices is not None else [_RUN_DEVICE]
-    names = _unique_names(models, opened)
-    rows = []
-    for item in opened:
+    _check(opened, redraw)
+    check_numbers(chips, read_time)
+    figures = periphery_figures(periphery)
+    if roles and redraw != "chip":
+        raise OptionError("the power of each role is that of chips that stay the same; leave out --redraw batch")
+    arrays = [array_of(item, array) for item in opened]
+    models = [_device(item) for item in _listed(devices)] if devices is not None else [RUN_DEVICE]
+    times = [Conditions(float(t), reads, temperature, compensate) for t in _listed(time)]
+    cases = _cases(models, _unique_names(models, opened), times)
+    rows, energies, by_role = [], [], []
+    for item, placed in zip(opened, arrays, strict=True):
         images = data if data is not None else item.data(None, data_folder)
         test = (torch.tensor(images.test_images), torch.tensor(images.test_labels))
-        prepared = [_devices_of(item, model, extrapolate) for model in models]
+        prepared = [
+            Hardware(_devices_of(item, case.model, extrapolate, case.conditions), placed) for case in cases
+        ]  # fmt: skip
         for index in range(item.options.networks):
-            row = []
-            for name, made in zip(names, prepared, strict=True):
-                row.append(
-                    chip_performance(item.network(index, made), *test, seed=seed, chips=range(chips), redraw=redraw)
-                )
+            row, shares = [], []
+            for case, made in zip(cases, prepared, strict=True):
+                network = network_on(item, index, made, torch.tensor(images.train_images[:_CALIBRATION_IMAGES]))
+                row.append(chip_performance(network, *test, seed=seed, chips=range(chips), redraw=redraw))
+                if roles:
+                    shares.append(role_power(network, test[0], seed=seed, chips=range(chips)))
                 if progress is not None:
-                    progress(1, f"{item.path.name} network {index} on {name}")
+                    progress(1, f"{item.path.name} network {index} on {case.label}")
             rows.append(row)
-    results = _dataset(opened, names, rows, read_time)
-    results.attrs = _attributes(opened, models, names, chips, redraw, seed, read_time, data)
+            by_role.append(shares)
+            taken = work(network, test[0][:_COUNTED_IMAGES])
+            energies.append(periphery_energy(taken, figures))
+    results = dataset(opened, [case.label for case in cases], rows, taken, read_time)
+    if figures:
+        each = np.repeat(np.array(energies)[:, None], len(cases), axis=1)
+        attrs = {"units": "J", "long_name": "energy of the conversions of one inference, from given figures"}
+        results["energy_periphery"] = (("network", "device"), each, attrs)
+    if roles:
+        attrs = {"units": "W", "long_name": "power of the devices of each role"}
+        dims = ("network", "device", "chip", "layer", "role")
+        results["power_role"] = (dims, np.array(by_role), attrs)
+        results = results.assign_coords(role=list(ROLES))
+    results.attrs = attributes(opened, cases, chips, redraw, seed, read_time, data) | {
+        "options": json.dumps(
+            {"chips": chips, "redraw": redraw, "read_time": read_time, "time": _listed(time), "reads": reads,
+             "temperature": temperature, "compensate": compensate, "periphery": figures,
+             "array": None if array is None else arrays[0].to_options()},
+            sort_keys=True,
+        )
+    }  # fmt: skip
     if output is not None:
         files.write_netcdf(results, output)
     return results
 
 
-_RUN_DEVICE = "trained on"  # stands for the device model of each run
+_CALIBRATION_IMAGES = 256
+_COUNTED_IMAGES = 16
+
+
+def _cases(models: list[Any], names: list[str], times: list[Conditions]) -> list[Case]:
+    if not times:
+        raise OptionError("no time was given; give one or more, in seconds")
+    if len({conditions.time for conditions in times}) < len(times):
+        raise OptionError(f"a time was given twice: {', '.join(format_time(c.time) for c in times)}")
+    cases = []
+    for model, name in zip(models, names, strict=True):
+        if len(times) == 1 or (isinstance(model, str) and model == "ideal"):
+            cases.append(Case(name, model, times[0]))
+        else:
+            cases += [Case(f"{name}, {format_time(each.time)}", model, each) for each in times]
+    return cases
+
+
+def array_of(run: Run, given: str | Array | None = None) -> Array:
+    """Return the array that was given, else that of the run."""
+    return Array.from_options(getattr(run.options, "array", "") if given is None else given)
+
+
+def network_on(run: Run, network: int, hardware: Hardware, images: torch.Tensor) -> nn.Module:
+    """Return a trained network of a run on some hardware.
+
+    Where the array is not the one that the network was trained on and the range of its ADC is to come from data, it is
+    found with devices of this hardware and these images.
+
+    Parameters
+    ----------
+    network : number of the network.
+    images : (image, ...) inputs of the network.
+    """
+    result = run.network(network, hardware.devices)
+    layers = memristive_layers(result)
+    changed = [layer for layer in layers if layer.array != hardware.array]
+    for layer in changed:
+        layer.set_array(hardware.array)
+    adc = hardware.array.adc
+    if changed and adc is not None and not adc.is_ideal and adc.full_scale is None:
+        for index, layer in enumerate(layers):
+            layer.generator = generator(run.options.seed, network, "converters", index)
+        with torch.no_grad():
+            calibrate_converters(result, changed, [((images,), {})])
+    return result
+
+
+def error_and_energy(
+    run: Run,
+    hardware: Hardware,
+    images: ImageData,
+    *,
+    seed: int,
+    chips: int,
+    read_time: float,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return error and energy per inference [J] (network, chip) of all networks of a run on some hardware.
+
+    Parameters
+    ----------
+    advance : called with the number of each network when it is done.
+    """
+    test = (torch.tensor(images.test_images), torch.tensor(images.test_labels))
+    sample = torch.tensor(images.train_images[:_CALIBRATION_IMAGES])
+    error, energy = [], []
+    for index in range(run.options.networks):
+        network = network_on(run, index, hardware, sample)
+        found = chip_performance(network, *test, seed=seed, chips=range(chips))
+        error.append(1 - found.accuracy)
+        energy.append(energy_per_inference(found.power, read_time))
+        if advance is not None:
+            advance(index)
+    return np.array(error), np.array(energy)
 
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _check(opened: list[Run], chips: int, redraw: str, read_time: float) -> None:
-    if not opened:
-        raise OptionError("no run was given; give folders that 'calib train' made")
+def check_numbers(chips: int, read_time: float) -> None:
+    """Raise an error when there are no chips or no time to read."""
     if chips < 1 or not read_time > 0:
         raise OptionError(f"chips is {chips} and the read time {read_time} s; expected at least 1 and more than 0")
+
+
+def _check(opened: list[Run], redraw: str) -> None:
+    if not opened:
+        raise OptionError("no run was given; give folders that 'calib train' made")
     if redraw not in REDRAWS:
         raise OptionError(f"redraw is '{redraw}'; expected one of {', '.join(REDRAWS)}")
     sizes = {item.options.layers for item in opened}
@@ -216,10 +308,23 @@ def _device(item: Any) -> Any:
     return item if isinstance(item, xr.DataTree) or item == "ideal" else device_model.open_device(item)
 
 
-def _devices_of(run: Run, model: Any, extrapolate: bool) -> Devices:
-    if isinstance(model, xr.DataTree):
-        return run.devices(model, extrapolate=extrapolate)
-    return run.devices(extrapolate=extrapolate).ideal() if model == "ideal" else run.devices(extrapolate=extrapolate)
+def _devices_of(run: Run, model: Any, extrapolate: bool, conditions: Conditions = AS_PROGRAMMED) -> Devices:
+    if isinstance(model, str) and model == "ideal":
+        return devices_of(run, None, extrapolate=extrapolate).ideal()
+    tree = model if isinstance(model, xr.DataTree) else None
+    return devices_of(run, tree, extrapolate=extrapolate, conditions=conditions)
+
+
+def devices_of(
+    run: Run, tree: xr.DataTree | None, *, extrapolate: bool = False, conditions: Conditions = AS_PROGRAMMED
+) -> Devices:
+    """Return the devices of a model (None: that of the run) at the run's input voltage, under conditions."""
+    return Devices.from_model(
+        run.device if tree is None else tree,
+        input_voltage=run.options.input_voltage,
+        extrapolate=extrapolate or run.options.extrapolate,
+        conditions=conditions,
+    )
 
 
 def _unique_names(models: list[Any], opened: list[Run]) -> list[str]:
@@ -235,106 +340,3 @@ def _unique_names(models: list[Any], opened: list[Run]) -> list[str]:
     if len(set(names)) < len(names):
         raise OptionError(f"a device model was given twice: {', '.join(names)}")
     return names
-
-
-def _network_names(opened: list[Run]) -> list[str]:
-    folders = [item.path.resolve().name for item in opened]
-    labels = [
-        f"{folder} {position}" if folders.count(folder) > 1 else folder for position, folder in enumerate(folders)
-    ]
-    return [f"{label}/{i}" for label, item in zip(labels, opened, strict=True) for i in range(item.options.networks)]
-
-
-def _dataset(opened: list[Run], names: list[str], rows: list[list[ChipPerformance]], read_time: float) -> xr.Dataset:
-    sizes = opened[0].options.layers
-    count = synapses(itertools.pairwise(sizes))
-    power = np.array([[cell.power for cell in row] for row in rows])
-    values = {
-        "accuracy": np.array([[cell.accuracy for cell in row] for row in rows], dtype=float),
-        "loss": np.array([[cell.loss for cell in row] for row in rows], dtype=float),
-        "clipped": np.array([[cell.clipped for cell in row] for row in rows], dtype=float),
-        "power_layer": power,
-        "energy_per_inference": energy_per_inference(power, read_time),
-        "efficiency_tops_per_watt": efficiency(power, count, read_time),
-    }
-    values["error"] = 1 - values["accuracy"]
-    variables: dict[str, Any] = {
-        key: (dims, values[key], {"units": _ATTRS[key][0], "long_name": _ATTRS[key][1]}) for key, dims in _DIMS.items()
-    }
-    histories = [item.history(i) for item in opened for i in range(item.options.networks)]
-    epochs = max(len(history) for history in histories)
-    for key in runs.HISTORY[1:]:
-        column = np.full((len(histories), epochs), np.nan)
-        for index, history in enumerate(histories):
-            column[index, : len(history)] = [row[key] for row in history]
-        variables[key] = (("network", "epoch"), column, {"units": "1", "long_name": key.replace("_", " ")})
-    coordinates = {
-        "network": _network_names(opened),
-        "device": names,
-        "chip": np.arange(power.shape[2]),
-        "layer": np.arange(power.shape[3]),
-        "epoch": np.arange(1, epochs + 1),
-    }
-    return xr.Dataset(variables, coords=coordinates)
-
-
-def _attributes(
-    opened: list[Run],
-    models: list[Any],
-    names: list[str],
-    chips: int,
-    redraw: str,
-    seed: int,
-    read_time: float,
-    data: ImageData | None,
-) -> dict[str, Any]:
-    hashes = {}
-    for name, model in zip(names, models, strict=True):
-        if isinstance(model, xr.DataTree):
-            hashes[name] = device_model.identity(model)
-        elif model == _RUN_DEVICE:
-            hashes[name] = " ".join(sorted({item.record["device"]["sha256"] for item in opened}))
-    kept = {
-        "chip": "Each chip keeps its devices over the whole test set.",
-        "batch": f"New devices are drawn for every {PAPER_BATCH} test images: a draw is a mean over partial chips.",
-    }[redraw]
-    recorded = opened[0].record["data"] if data is None else {"name": data.name, "source": data.source}
-    count = sum(item.options.networks for item in opened)
-    return {
-        "schema": SCHEMA,
-        "calib_version": __version__,
-        "protocol": f"{count} trained network(s), {chips} draw(s) of devices each on the test images of "
-        f"'{recorded['name']}'. {kept} Read time {read_time:g} s; energy is that of the devices alone.",
-        "options": json.dumps({"chips": chips, "redraw": redraw, "read_time": read_time}, sort_keys=True),
-        "seed": int(seed),
-        "device_hashes": json.dumps(hashes, sort_keys=True),
-        "data": json.dumps(recorded, sort_keys=True, ensure_ascii=False),
-        "versions": json.dumps(runs.versions(), sort_keys=True),
-        "training": json.dumps([item.record for item in opened], sort_keys=True, ensure_ascii=False),
-    }
-
-
-def open_results(path: str | Path) -> xr.Dataset:
-    """Open a results file and check it.
-
-    Raises
-    ------
-    ModelError
-        When it is damaged or no results file of calib; the message names what does not conform.
-    """
-    results = files.open_netcdf(path, "results file", "make it again with 'calib evaluate'").to_dataset()
-    schema = results.attrs.get("schema", "")
-    if schema != SCHEMA:
-        found = f"schema '{schema}'" if schema else "no attribute 'schema'"
-        raise ModelError(f"'{path}' is no results file: found {found}, expected '{SCHEMA}'; use 'calib evaluate'")
-    problems = [f"variable '{name}' is missing" for name in _DIMS if name not in results]
-    problems += [
-        f"variable '{name}' has dimensions {results[name].dims}, expected {dims}"
-        for name, dims in _DIMS.items()
-        if name in results and results[name].dims != dims
-    ]
-    expected = ("protocol", "training", "options")
-    problems += [f"attribute '{key}' is missing" for key in expected if key not in results.attrs]
-    if problems:
-        raise ModelError(f"'{path}' does not conform to {SCHEMA}: {'; '.join(problems)}")
-    return results

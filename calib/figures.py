@@ -31,7 +31,8 @@ def device_figures(tree: xr.DataTree) -> list[tuple[str, str, Figure]]:
     for key, caption, draw in _DEVICE_FIGURES:
         drawing = draw(tree)
         if drawing is not None:
-            found.append((key, caption, drawing))
+            text = LAW_CAPTION if key == "iv" and "examples" not in tree.children else caption
+            found.append((key, text, drawing))
     if "iv" in tree.children:
         for name in iv_model(str(tree["iv"].attrs["iv_model"])).shape:
             drawing = parameter_figure(tree, name)
@@ -261,8 +262,10 @@ def stuck_figure(tree: xr.DataTree) -> Figure | None:
             top = max(top, 1.1 * float(part["g_on"]))
         if width > 0:
             g = np.linspace(0.0, top, 400)
-            axes.fill_between(g, kernel_density(g, values, width), color=COLOURS["stuck"], alpha=0.35, lw=0,
-                              label="density")  # fmt: skip
+            axes.plot(g, kernel_density(g, values, width), color=COLOURS["stuck"], lw=1.0, label="density")
+            if len(values) > 1:
+                low, high = density_band(g, values, width)
+                axes.fill_between(g, low, high, color=COLOURS["stuck"], alpha=0.25, lw=0, label="95 % interval")
         ticks = np.stack([values, values, np.full_like(values, np.nan)], axis=1).ravel()
         height = np.tile([0.0, 0.06, np.nan], len(values))
         axes.plot(ticks, height, color=COLOURS["stuck"], lw=0.8, transform=axes.get_xaxis_transform(),
@@ -286,6 +289,19 @@ def kernel_density(g: np.ndarray, centres: np.ndarray, width: float) -> np.ndarr
     return kernels.sum(axis=1) / (len(centres) * width * math.sqrt(2 * math.pi))
 
 
+def density_band(g: np.ndarray, centres: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the pointwise 95 % interval of the density [1/S] that `kernel_density` estimates.
+
+    The devices' weights are drawn from the flat Dirichlet distribution (the Bayesian bootstrap of D. B. Rubin, The
+    Annals of Statistics 9, 130 (1981)); the width of the kernels stays as it is.
+    """
+    weights = np.random.default_rng(SEED).dirichlet(np.ones(len(centres)), N_DRAWS)  # (draw, device)
+    z, mirrored = (g - centres[:, None]) / width, (g + centres[:, None]) / width
+    kernels = (np.exp(-0.5 * z**2) + np.exp(-0.5 * mirrored**2)) / (width * math.sqrt(2 * math.pi))  # (device, g)
+    low, high = np.quantile(weights @ kernels, (0.025, 0.975), axis=0)
+    return low, high
+
+
 def _superscript(unit: str) -> str:
     return re.sub(r"\^(-?[\d/]+)", r"$^{\1}$", unit)
 
@@ -294,6 +310,10 @@ IV_CAPTION = (
     "Measured curves (thin lines), the law at the median resistance of each state (black), and the band that holds "
     "90 % of the devices drawn from the model. The dotted line is the end of the voltages that the law was "
     "fitted to."
+)
+LAW_CAPTION = (
+    "The law at the median resistance of each state (black), and the band that holds 90 % of the devices drawn from "
+    "the model, which holds no measured curves. The dotted line is the end of the voltages that the law was fitted to."
 )
 _DEVICE_FIGURES: tuple[tuple[str, str, Callable[[xr.DataTree], Figure | None]], ...] = (
     (
@@ -320,8 +340,9 @@ _DEVICE_FIGURES: tuple[tuple[str, str, Callable[[xr.DataTree], Figure | None]], 
     ),
     (
         "stuck",
-        "Conductances of the stuck devices (ticks), the density from which the model draws them, and the conductance "
-        "range of the working devices.",
+        "Conductances of the stuck devices (ticks), the density from which the model draws them with its 95 % interval "
+        "(shaded; of the sample of devices, at the model's width of the kernels), and the conductance range of the "
+        "working devices.",
         stuck_figure,
     ),
 )

@@ -35,7 +35,9 @@ def quickstart(output: Path, raw: Path | None = None, epochs: int | None = None)
     device = output / "device.nc"
     _step("1. What is in the raw file", "inspect", str(raw))
     _step("2. Fit a device model", "fit", str(raw), "-o", str(device), "--name", "quickstart-oxide")
-    _step("3. Device card: data sheet and JSON", "card", str(device), "-o", str(output / "card"))
+    _step(
+        "3. Device card: data sheet and JSON", "card", str(device), "-o", str(output / "card"), "--format", "html,json"
+    )
     training = ["--device", str(device), "--dataset", "digits", "--l1", L1, "--seed", "0"]
     training += [] if epochs is None else ["--epochs", str(epochs)]
     for label, options in (("aware", []), ("ideal", ["--ideal"])):

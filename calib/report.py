@@ -23,9 +23,13 @@ SUMMARY_COLUMNS = (
 )  # fmt: skip
 _FLAGS = {"ideal": "--ideal", "extrapolate": "--extrapolate"}
 _OPTION_ORDER = (
-    "mapping", "l1", "epochs", "optimizer", "learning_rate", "schedule", "batch_size", "input_voltage", "seed",
+    "network", "mapping", "array", "l1", "energy_weight", "epochs", "optimizer", "momentum", "learning_rate",
+    "schedule", "warm_up", "batch_size", "draws", "average", "clip_gradient", "patience", "input_voltage", "seed",
     "networks", "validation_every", "validation_repeats",
 )  # fmt: skip
+
+_UNSAID = {"energy_weight": 0.0, "momentum": 0.0, "warm_up": 0.0, "draws": 1}
+"""Values that need not be said."""
 
 
 def report(
@@ -82,7 +86,7 @@ def _devices(datasets: Sequence[xr.Dataset], given: Sequence[str | Path | xr.Dat
             )
         found[identity(tree)] = tree
     bundled = set(data_folder.bundled_model_names())
-    for name in {str(name) for dataset in datasets for name in dataset["device"].values} & bundled:
+    for name in {str(name).split(", ")[0] for dataset in datasets for name in dataset["device"].values} & bundled:
         tree = open_device(name)
         if identity(tree) in evaluated:
             found.setdefault(identity(tree), tree)
@@ -226,13 +230,28 @@ def commands(datasets: Sequence[xr.Dataset], names: Sequence[str], file: str) ->
         lines.update(dict.fromkeys(_train_command(label, record) for label, record in runs.items()))
         asked = json.loads(dataset.attrs["options"])
         parts = ["calib", "evaluate", *runs]
-        for device in dataset["device"].values:
-            parts += ["--device", str(device)]
+        for device in dict.fromkeys(str(name).split(", ")[0] for name in dataset["device"].values):
+            parts += ["--device", device]
         parts += ["--chips", str(asked["chips"]), "--redraw", str(asked["redraw"])]
         parts += ["--seed", str(int(dataset.attrs.get("seed", 0))), "--read-time", f"{asked['read_time']:g}"]
-        lines[shlex.join([*parts, "-o", name or "results.nc"])] = None
+        lines[shlex.join([*parts, *_conditions(asked), "-o", name or "results.nc"])] = None
     lines[shlex.join(["calib", "report", *(name or "results.nc" for name in names), "-o", file])] = None
     return list(lines)
+
+
+def _conditions(asked: dict[str, Any]) -> list[str]:
+    """Return the options that say what happened to the devices and on which array they are."""
+    times = asked.get("time") or [0]
+    parts = [
+        part for time in (times if isinstance(times, list) else [times]) if time for part in ("--time", f"{time:g}")
+    ]
+    for key in ("reads", "temperature"):
+        parts += [f"--{key}", f"{asked[key]:g}"] if asked.get(key) else []
+    for key in ("array", "periphery"):
+        value = asked.get(key)
+        text = ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else value
+        parts += [f"--{key}", str(text)] if text else []
+    return [*parts, *(["--compensate"] if asked.get("compensate") else [])]
 
 
 def _run_labels(dataset: xr.Dataset) -> list[str]:
@@ -245,9 +264,9 @@ def _train_command(label: str, record: dict[str, Any]) -> str:
     parts = ["calib", "train", "--device", str(record["device"]["name"]), "-o", label]
     named = options.get("dataset")
     parts += ["--dataset", str(named)] if named else ["--data", str(record["data"]["name"])]
-    parts += ["--layers", _shown(options["layers"])]
+    parts += ["--layers", _shown(options["layers"])] if options["layers"] else []
     for key in _OPTION_ORDER:
-        if options.get(key) is not None:
+        if options.get(key) not in (None, "") and options.get(key) != _UNSAID.get(key):
             parts += [f"--{key.replace('_', '-')}", _shown(options[key])]
     return shlex.join([*parts, *(flag for key, flag in _FLAGS.items() if options.get(key))])
 

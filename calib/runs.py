@@ -1,20 +1,21 @@
 """The folder of a training run: what was asked for, the device model, checkpoints and histories.
 
 =========================== ====================================================================================
-run.json                    options, seed, versions, device model's name and hash, data set's name and hash
+run.json                    options, seed, versions, names and hashes of device model and data set; of a network of
+                            the user the hash of its file
 device.nc                   copy of the device model, so that a run needs nothing else but its data set
-network-0/checkpoint.pt     weights, best weights, optimiser state and history after the last whole epoch
+network-0/checkpoint.pt     weights, their average, best weights, optimiser state and history after the last
+                            whole epoch
 network-0/history.csv       one line an epoch
 =========================== ====================================================================================
 
 Random numbers of an epoch follow from (seed, network, epoch) alone, so that a checkpoint holds no generator.
 """
 
-import itertools
 import json
 import pickle  # noqa: TID251 - for its error alone
 import platform
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ import torch
 import xarray as xr
 from torch import nn
 
-from calib import __version__, device_model, files, vision
-from calib.crossbar.devices import Devices, generator
-from calib.crossbar.layers import MemristiveLinear
+from calib import __version__, device_model, files, networks, vision
+from calib.crossbar.array import Array
+from calib.crossbar.devices import Devices
+from calib.crossbar.layers import memristive_layers
 from calib.errors import ModelError, OptionError
 from calib.vision import ImageData
 
@@ -45,7 +47,11 @@ HISTORY = (
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Everything that decides a run, besides the device model and the images; see `calib.training.train`."""
+    """Everything that decides a run, besides the device model and the images; see `calib.training.train`.
+
+    `array` is text of `Array.from_options` ('' is ideal), `network` names a function of the user ('' is fully connected
+    layers of the sizes `layers`, which are empty otherwise). Runs from before an option was there have its default.
+    """
 
     dataset: str | None
     layers: tuple[int, ...]
@@ -63,23 +69,38 @@ class TrainingOptions:
     networks: int
     validation_every: int
     validation_repeats: int
+    array: str = ""
+    network: str = ""
+    momentum: float = 0.0
+    warm_up: float = 0.0
+    draws: int = 1
+    average: str = ""
+    energy_weight: float = 0.0
+    clip_gradient: float | None = None
+    patience: int | None = None
+
+    @property
+    def architecture(self) -> str:
+        """The network in a word: sizes such as '784-25-10', or module:function."""
+        return self.network or "-".join(map(str, self.layers))
+
+
+def array_text(array: "str | Array") -> str:
+    """Return an array as text, the same for the same array; '' is ideal.
+
+    Raises
+    ------
+    OptionError
+        When the text cannot be used.
+    """
+    given = Array.from_options(array)
+    return "" if given == Array() else ",".join(f"{key}={value}" for key, value in given.to_options().items())
 
 
 def versions() -> dict[str, str]:
     """Return the versions that numbers depend on."""
     python = platform.python_version()
     return {"calib": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": python}
-
-
-def build_network(layers: tuple[int, ...], mapping: str, devices: Devices, key: tuple[int | str, ...]) -> nn.Sequential:
-    """Return memristive layers of the given sizes with sigmoids between them; `key` draws the first weights."""
-    parts: list[nn.Module] = []
-    for index, (n_in, n_out) in enumerate(itertools.pairwise(layers)):
-        if parts:
-            parts.append(nn.Sigmoid())
-        first = generator(*key, "first", index)
-        parts.append(MemristiveLinear(n_in, n_out, devices, mapping=mapping, first=first))
-    return nn.Sequential(*parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,17 +132,56 @@ class Run:
             extrapolate=extrapolate or self.options.extrapolate,
         )
 
-    def new_network(self, network: int, devices: Devices) -> nn.Sequential:
-        """Return a network with its first weights."""
-        return build_network(self.options.layers, self.options.mapping, devices, (self.options.seed, network))
+    def array(self) -> Array:
+        """Return the array that the networks were trained on."""
+        return Array.from_options(self.options.array)
 
-    def network(self, network: int, devices: Devices) -> nn.Sequential:
-        """Return a trained network, at its best checkpoint, on the given devices."""
+    def new_network(self, network: int, devices: Devices) -> nn.Sequential:
+        """Return a network with its first weights, on the array of the run.
+
+        Raises
+        ------
+        OptionError
+            When a network of the user cannot be made, or its file is not the one of the training.
+        """
+        o, key = self.options, (self.options.seed, network)
+        if not o.network:
+            return networks.build_network(o.layers, o.mapping, devices, key, self.array())
+        recorded = self.record["network"]
+        if networks.source_hash(o.network) != recorded["sha256"]:
+            raise OptionError(
+                f"the file of the network {o.network} is not the one that the run '{self.path}' was trained with (SHA-"
+                f"256 {recorded['sha256'][:12]}); restore it, or train again"
+            )
+        sizes = (tuple(recorded["image_shape"]), recorded["n_classes"])
+        return networks.build_own_network(o.network, *sizes, o.mapping, devices, key, self.array())
+
+    def network(self, network: int, devices: Devices, array: Array | None = None) -> nn.Sequential:
+        """Return a trained network, at its best checkpoint, on the given devices.
+
+        Parameters
+        ----------
+        network : its number.
+        devices : what its layers are made of.
+        array : default: that of the run; the converters of another one are not calibrated yet.
+
+        Raises
+        ------
+        ModelError
+            When it is not trained yet, or its weights do not fit.
+        """
         state = self.checkpoint(network)
         if state is None:
             raise ModelError(f"network {network} of the run '{self.path}' has no checkpoint yet; train it first")
         result = self.new_network(network, devices)
-        result.load_state_dict(state["best"])
+        try:
+            result.load_state_dict(state["best"])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"the weights of the run '{self.path}' do not fit its network: {reason}") from error
+        if array is not None:
+            for layer in memristive_layers(result):
+                layer.set_array(array)
         return result.eval()
 
     def checkpoint(self, network: int) -> dict[str, Any] | None:
@@ -190,6 +250,12 @@ def create_run(path: Path, options: TrainingOptions, device: xr.DataTree, data: 
         "device": {"name": device.attrs.get("name", ""), "sha256": device_model.identity(device)},
         "data": {"name": data.name, "source": data.source, "sha256": data.sha256},
     }
+    if options.network:
+        record["network"] = {
+            "sha256": networks.source_hash(options.network),
+            "image_shape": list(data.image_shape),
+            "n_classes": data.n_classes,
+        }
     device_model.save(device, path / "device.nc")
     files.write_text(path / "run.json", json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     return open_run(path)
@@ -209,9 +275,11 @@ def open_run(path: str | Path) -> Run:
         if record.get("schema") != SCHEMA:
             raise ModelError(f"'{path}' has the schema '{record.get('schema')}'; this calib reads '{SCHEMA}'")
         values = record["options"]
-        expected = {field.name for field in fields(TrainingOptions)}
-        if set(values) != expected:
-            raise ModelError(f"run.json of '{path}' has other options than expected: {sorted(set(values) ^ expected)}")
+        expected = {field.name: field.default is MISSING for field in fields(TrainingOptions)}
+        wrong = [name for name in values if name not in expected]
+        wrong += [name for name, needed in expected.items() if needed and name not in values]
+        if wrong:
+            raise ModelError(f"run.json of '{path}' has other options than expected: {sorted(wrong)}")
         options = TrainingOptions(**{**values, "layers": tuple(values["layers"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"'{path}' is no run of calib: run.json cannot be used ({error}); give a folder that "

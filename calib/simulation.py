@@ -1,29 +1,41 @@
-"""Virtual devices measured by a virtual instrument: raw sweeps and reads drawn from a device model.
+"""Virtual devices measured by a virtual instrument: raw measurement files drawn from a device model.
 
-A simulated device is drawn from the model's population (`calib.sampling`): ln R from its quantiles, two cycles of a
+Sweeps: a device is drawn from the model's population (`calib.sampling`): ln R from its quantiles, two cycles of a
 device as alike as the fitted ones', the law's parameters about their line, stuck with the model's probability. A loop
 0 -> +V -> 0 -> -V -> 0 begins in the high-resistance state, sets on the way up, is read on the way down in the
 low-resistance state, and resets at the other polarity. The instrument adds relative noise and noise of its floor, and
 holds the current at the compliance. Beyond the fitted voltages the law is extrapolated; only the shape of the loop
 depends on that.
+
+Reads of programmed states come from the programming spread; pulses, writes, retention and read noise from their nodes
+(`calib.simulation_draws`). Files are written as instruments write them (`calib.simulation_layouts`).
 """
 
-import io
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from calib import files, measurement, sweeps
+from calib import files, measurement, simulation_draws, sweeps
 from calib.errors import ModelError, OptionError
 from calib.iv_models import iv_model
 from calib.model_draw import Spread, Stuck
 from calib.sampling import PopulationDraw
+from calib.simulation_layouts import LAYOUTS, Layout
 
-LAYOUTS = ("table", "analyser")
-"""table: a header and one row a point; analyser: with a preamble, and |I| as many instruments write it."""
+__all__ = ["LAYOUTS", "Layout", "Loops", "experiments", "simulate", "simulate_file", "simulate_loops"]
+
+_NODES = {"sweeps": "iv", "reads": "programming", "pulses": "pulse", "writes": "writes", "retention": "retention",
+          "noise": "read_noise"}  # fmt: skip
+"""The node that each experiment is drawn from."""
+_OPTIONS = {
+    "sweeps": ("points", "noise", "noise_floor", "compliance"), "reads": ("noise",), "pulses": (), "writes": (),
+    "retention": ("points",), "noise": ("points",),
+}  # fmt: skip
+_FEWEST_POINTS = 4
 FLOOR_SIGMAS = 3.0
 """The noise floor is this many standard deviations of the instrument's noise."""
 _SET = (1.10, 1.25)
@@ -55,92 +67,183 @@ class Loops:
     temperature: float
 
 
-def simulate(tree: xr.DataTree, devices: int = 50, cycles: int = 5, seed: int = 0, **instrument: Any) -> xr.DataTree:
+@dataclass(frozen=True)
+class Reads:
+    """Reads of programmed states: conductance (device, cycle, state) [S], names, states, read voltage [V]."""
+
+    conductance: np.ndarray
+    device: np.ndarray
+    states: list[str]
+    voltage: float
+
+
+def experiments(tree: xr.DataTree) -> list[str]:
+    """Return the experiments that a device model can simulate; the first is what `simulate` takes by itself."""
+    found = [name for name, node in _NODES.items() if node in tree.children]
+    if "pulses" in found and "law_chosen" not in tree["pulse"].to_dataset():
+        found.remove("pulses")
+    return found
+
+
+def simulate(
+    tree: xr.DataTree, devices: int = 50, cycles: int = 5, seed: int = 0, *, experiment: str | None = None,
+    **instrument: Any,
+) -> xr.DataTree:  # fmt: skip
     """Measure virtual devices of a model.
 
     Parameters
     ----------
     tree : the device model.
-    devices, cycles : how many devices, and cycles of each.
+    devices, cycles : how many devices, and cycles of each (of pulses: trains up and down; of writes: of all targets).
     seed : of all draws.
-    **instrument : `points` from 0 V to the largest fitted voltage (default 24), `noise` relative standard deviation of
-        the current (default: that of the fitted curves), `noise_floor` [A] (default 0), `compliance` [A] (default: 1.5
-        times the largest current of the low-resistance state in the fitted range).
+    experiment : 'sweeps', 'reads', 'pulses', 'writes', 'retention' or 'noise'; default: the first of `experiments`.
+    **instrument : of sweeps: `points` from 0 V to the largest fitted voltage (default 24), `noise` relative standard
+        deviation of the current (default: that of the fitted curves), `noise_floor` [A] (default 0), `compliance` [A]
+        (default: 1.5 times the largest current of the low-resistance state in the fitted range). Of reads: `noise`
+        (default 0). Of retention and noise: `points`, reads of a trace.
 
     Returns
     -------
     xarray.DataTree
-        A Measurement as `calib.read` returns it: branches of sweeps (node iv), or, of a model without an I-V law, reads
-        of its programmed states (node reads).
+        A Measurement as `calib.read` returns it.
 
     Raises
     ------
     ModelError
-        When the model has neither an I-V law nor a programming spread.
+        When the model lacks what the experiment is drawn from; the message says what.
     OptionError
-        When an option is out of its range.
+        When an option is unknown or out of its range.
     """
-    _check(devices, cycles, instrument)
+    chosen = _experiment(tree, experiment)
+    _check(chosen, devices, cycles, seed, instrument)
+    drawn = _draw(tree, chosen, devices, cycles, seed, instrument)
     texts: dict[str, str] = {"instrument": "simulated", "sample": str(tree.attrs.get("name", "")),
              "citation": str(tree.attrs.get("citation", ""))}  # fmt: skip
-    if "iv" not in tree.children:
-        node = _reads_node(*_reads(tree, devices, cycles, seed, instrument.get("noise") or 0.0))
-        return measurement.build({"reads": node}, (), **texts)
-    loops = simulate_loops(tree, devices, cycles, seed, **instrument)
-    rows = devices * cycles
-    variables = {
-        "voltage": np.tile(loops.voltage, (rows, 1)),
-        "current": loops.current.reshape(rows, -1),
-    }
-    labels = {
-        "device": np.repeat(loops.device, cycles), "cycle": np.tile(np.arange(cycles), devices),
-        "compliance": loops.compliance, "temperature": loops.temperature,
-    }  # fmt: skip
-    if "lrs" not in loops.ln_r:
-        state = next(iter(loops.ln_r))
-        labels["state"] = "" if state == "all" else state
-    return sweeps.split(measurement.build({"iv": measurement.iv_dataset(variables, labels)}, (), **texts))
+    if chosen == "sweeps":
+        return sweeps.split(measurement.build({"iv": _sweeps_node(drawn)}, (), **texts))
+    name, node = _MEASURED[chosen](drawn)
+    return measurement.build({name: node}, (), **texts)
 
 
 def simulate_file(
-    tree: xr.DataTree, path: str | Path, layout: str = "table", devices: int = 50, cycles: int = 5, seed: int = 0,
-    **instrument: Any,
-) -> Path:  # fmt: skip
-    """Write the raw file that an instrument would have written of virtual devices; `calib.read` reads it again.
+    tree: xr.DataTree, path: str | Path, layout: str | None = None, devices: int = 50, cycles: int = 5, seed: int = 0,
+    *, experiment: str | None = None, progress: Callable[[int, int], object] | None = None, **instrument: Any,
+) -> list[Path]:  # fmt: skip
+    """Write the raw files that an instrument would have written of virtual devices; `calib.read` reads them again.
 
     Parameters
     ----------
-    path : csv file to write (atomic).
-    layout : one of `LAYOUTS`.
-    devices, cycles, seed, **instrument : as of `simulate`.
+    path : file to write. Where a file of the layout holds one device and several are asked for, a folder: its files
+        are named after the devices. Every file is written whole or not at all.
+    layout : one of those of the experiment in `LAYOUTS`; default: the first.
+    progress : called now and then with how many devices (trains, writes, traces) are done, and of how many.
+    devices, cycles, seed, experiment, **instrument : as of `simulate`.
+
+    Returns
+    -------
+    list of Path
+        The files.
     """
-    _check(devices, cycles, instrument)
-    if layout not in LAYOUTS:
-        raise OptionError(f"there is no layout '{layout}'; choose one of {', '.join(LAYOUTS)}")
-    if "iv" in tree.children:
-        text = _sweeps_text(simulate_loops(tree, devices, cycles, seed, **instrument), layout)
-    else:
-        text = _reads_text(*_reads(tree, devices, cycles, seed, instrument.get("noise") or 0.0), layout)
-    files.write_text(path, text)
-    return Path(path)
+    chosen = _experiment(tree, experiment)
+    _check(chosen, devices, cycles, seed, instrument)
+    known = {each.name: each for each in LAYOUTS[chosen]}
+    if layout is not None and layout not in known:
+        raise OptionError(f"there is no layout '{layout}' of {chosen}; choose one of {', '.join(known)}")
+    style = LAYOUTS[chosen][0] if layout is None else known[layout]
+    drawn = _draw(tree, chosen, devices, cycles, seed, instrument)
+    if chosen == "pulses" and drawn.unit == "1" and style.name != "columns":
+        raise OptionError(
+            f"the pulse response of this model is normalised, and the layout '{style.name}' states siemens; "
+            "choose --layout columns"
+        )
+    path = Path(path)
+    if not style.single or devices == 1:
+        _write(path, style, drawn, None if style.single else progress)
+        return [path]
+    if path.is_file():
+        raise OptionError(
+            f"'{path}' is a file; files of the layout '{style.name}' hold one device each, so give a folder for "
+            f"{devices} devices"
+        )
+    paths = []
+    for name in dict.fromkeys(map(str, drawn.device)):
+        paths.append(path / f"{name}{style.suffix}")
+        _write(paths[-1], style, _of_device(drawn, name), None)
+        if progress is not None:
+            progress(len(paths), devices)
+    return paths
 
 
-def _check(devices: int, cycles: int, instrument: dict[str, Any]) -> None:
-    known = {"points", "noise", "noise_floor", "compliance"}
+def _write(path: Path, style: Layout, drawn: Any, progress: Callable[[int, int], object] | None) -> None:
+    parts, total = [], len(drawn.device)
+    for part in style.lines(drawn):
+        parts.append(part)
+        if progress is not None:
+            progress(min(len(parts), total), total)
+    files.write_text(path, "".join(parts))
+
+
+def _of_device(drawn: Any, name: str) -> Any:
+    """Return what was drawn of one device."""
+    if isinstance(drawn, Loops):
+        rows = np.flatnonzero(drawn.device == name)
+        return replace(drawn, current=drawn.current[rows], device=drawn.device[rows], stuck=drawn.stuck[rows],
+                       ln_r={state: values[rows] for state, values in drawn.ln_r.items()})  # fmt: skip
+    rows = [k for k, device in enumerate(drawn.device) if device == name]
+    return replace(drawn, **{key: [getattr(drawn, key)[k] for k in rows]
+                             for key in ("device", "cycle", "polarity", "values")})  # fmt: skip
+
+
+def _experiment(tree: xr.DataTree, experiment: str | None) -> str:
+    if experiment is not None:
+        if experiment not in _NODES:
+            raise OptionError(f"there is no experiment '{experiment}'; choose one of {', '.join(_NODES)}")
+        return experiment
+    found = experiments(tree)
+    if not found:
+        raise ModelError(
+            f"the device model '{tree.attrs.get('name', '')}' has neither an I-V law nor a programming spread, nor a "
+            "pulse response, writes, drift or read noise, so no device can be simulated; fit sweeps, or reads of both "
+            "states"
+        )
+    return found[0]
+
+
+def _check(experiment: str, devices: int, cycles: int, seed: int, instrument: dict[str, Any]) -> None:
+    known = {name for names in _OPTIONS.values() for name in names}
+    mine = _OPTIONS[experiment]
     problems = [f"{name} is {value}; expected at least 1" for name, value in (("devices", devices), ("cycles", cycles))
                 if value < 1]  # fmt: skip
-    problems += [
-        f"there is no option '{name}'; expected {', '.join(sorted(known))}" for name in set(instrument) - known
-    ]
-    problems += [
-        f"{name} is {value}; expected a positive number"
-        if name != "points"
-        else f"points is {value}; expected 4 or more"
-        for name, value in instrument.items()
-        if name in known and value is not None and (value < 4 if name == "points" else not value >= 0)
-    ]
+    if seed < 0:
+        problems.append(f"seed is {seed}; expected 0 or more")
+    for name, value in instrument.items():
+        if name not in known:
+            problems.append(f"there is no option '{name}'; expected {', '.join(sorted(known))}")
+        elif value is None:
+            continue
+        elif name not in mine:
+            problems.append(f"{name} is no option of {experiment}; it has {', '.join(mine) or 'none'}")
+        elif name == "points" and value < _FEWEST_POINTS:
+            problems.append(f"points is {value}; expected {_FEWEST_POINTS} or more")
+        elif not value >= 0:
+            problems.append(f"{name} is {value}; expected a positive number")
     if problems:
         raise OptionError("; ".join(problems))
+
+
+def _draw(tree: xr.DataTree, experiment: str, devices: int, cycles: int, seed: int, instrument: dict[str, Any]) -> Any:
+    if experiment == "sweeps":
+        given = {name: value for name, value in instrument.items() if value is not None}
+        return simulate_loops(tree, devices, cycles, seed, **given)
+    generator = np.random.default_rng(seed)
+    if experiment == "reads":
+        return _reads(tree, devices, cycles, generator, instrument.get("noise") or 0.0)
+    if experiment == "pulses":
+        return simulation_draws.trains(tree, devices, cycles, generator)
+    if experiment == "writes":
+        return simulation_draws.writes(tree, devices, cycles, generator)
+    traces = simulation_draws.retention if experiment == "retention" else simulation_draws.read_noise
+    return traces(tree, devices, cycles, generator, instrument.get("points"))
 
 
 def simulate_loops(
@@ -190,8 +293,7 @@ def simulate_loops(
     measured = clean * (1 + noise * generator.standard_normal(clean.shape))
     measured = np.clip(measured, -compliance, compliance)
     measured = measured + noise_floor / FLOOR_SIGMAS * generator.standard_normal(clean.shape)
-    width = len(str(devices))
-    names = np.array([f"S{k + 1:0{width}d}" for k in range(devices)])
+    names = simulation_draws.names(devices)
     true = {state: values[:, :cycles] for state, values in ln_r.items()}
     temperature = float(node.attrs.get("temperature", np.nan))
     limit = float(compliance) if np.isfinite(compliance) else float("nan")
@@ -207,16 +309,13 @@ def _loop(v_max: float, points: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(parts) + 0.0, np.repeat(np.arange(4), [len(part) for part in parts])
 
 
-def _reads(
-    tree: xr.DataTree, devices: int, cycles: int, seed: int, noise: float
-) -> tuple[np.ndarray, np.ndarray, list[str], float]:
-    """Draw reads of programmed states: conductance (device, cycle, state) [S], names, states, and the read voltage."""
+def _reads(tree: xr.DataTree, devices: int, cycles: int, generator: np.random.Generator, noise: float) -> Reads:
+    """Draw reads of programmed states."""
     if "programming" not in tree.children:
         raise ModelError(
-            f"the device model '{tree.attrs.get('name', '')}' has neither an I-V law nor a programming spread, so no "
-            "device can be simulated; fit sweeps, or reads of both states"
+            f"the device model '{tree.attrs.get('name', '')}' has no programming spread, so reads of its states cannot "
+            "be simulated; fit sweeps, or reads of both states"
         )
-    generator = np.random.default_rng(seed)
     node = tree["programming"].to_dataset()
     states = [str(state) for state in node["state"].values]
     stuck = np.full(devices, np.nan)
@@ -226,47 +325,62 @@ def _reads(
     g = np.exp(-np.stack(ln_r, axis=2))
     g = np.where(np.isfinite(stuck)[:, None, None], stuck[:, None, None], g)
     g = g * (1 + noise * generator.standard_normal(g.shape))
-    voltage = float(tree["conductance"].attrs.get("reference_voltage", 0.1)) if "conductance" in tree.children else 0.1
-    names = np.array([f"S{k + 1:0{len(str(devices))}d}" for k in range(devices)])
-    return g, names, states, voltage
+    voltage = 0.1
+    if "conductance" in tree.children:
+        voltage = abs(float(tree["conductance"].attrs.get("reference_voltage", voltage)))
+    return Reads(g, simulation_draws.names(devices), states, voltage)
 
 
-def _reads_node(g: np.ndarray, names: np.ndarray, states: list[str], voltage: float) -> xr.Dataset:
-    devices, cycles, count = g.shape
+def _sweeps_node(loops: Loops) -> xr.Dataset:
+    devices, cycles = loops.current.shape[:2]
+    rows = devices * cycles
+    variables = {"voltage": np.tile(loops.voltage, (rows, 1)), "current": loops.current.reshape(rows, -1)}
     labels = {
-        "device": np.repeat(names, cycles * count), "cycle": np.tile(np.repeat(np.arange(cycles), count), devices),
-        "state": np.tile(states, devices * cycles),
+        "device": np.repeat(loops.device, cycles), "cycle": np.tile(np.arange(cycles), devices),
+        "compliance": loops.compliance, "temperature": loops.temperature,
     }  # fmt: skip
-    conductance = g.reshape(-1, 1)
-    variables = {"conductance": conductance, "voltage": np.full(conductance.shape, voltage)}
-    return measurement.reads_node(variables, labels)
+    if "lrs" not in loops.ln_r:
+        state = next(iter(loops.ln_r))
+        labels["state"] = "" if state == "all" else state
+    return measurement.iv_dataset(variables, labels)
 
 
-def _sweeps_text(loops: Loops, layout: str) -> str:
-    out = io.StringIO()
-    if layout == "analyser":
-        out.write("Setup title,Simulated DC sweep\nInstrument,Semiconductor parameter analyser\n")
-        if np.isfinite(loops.temperature):
-            out.write(f"Temperature (K),{loops.temperature:g}\n")
-        if np.isfinite(loops.compliance):
-            out.write(f"Compliance (uA),{loops.compliance * 1e6:g}\n")
-        out.write("Remarks,\n")
-    out.write("Device,Cycle,Voltage (V),Current (A)\n")
-    for device, rows in zip(loops.device, loops.current, strict=True):
-        for cycle, current in enumerate(rows):
-            shown = np.abs(current) if layout == "analyser" else current
-            for v, i in zip(loops.voltage.tolist(), shown.tolist(), strict=True):
-                out.write(f"{device},{cycle + 1},{v:.6g},{i:.9e}\n")
-    return out.getvalue()
+def _reads_node(reads: Reads) -> tuple[str, xr.Dataset]:
+    devices, cycles, count = reads.conductance.shape
+    labels = {
+        "device": np.repeat(reads.device, cycles * count),
+        "cycle": np.tile(np.repeat(np.arange(cycles), count), devices),
+        "state": np.tile(reads.states, devices * cycles),
+    }
+    conductance = reads.conductance.reshape(-1, 1)
+    variables = {"conductance": conductance, "voltage": np.full(conductance.shape, reads.voltage)}
+    return "reads", measurement.reads_node(variables, labels)
 
 
-def _reads_text(g: np.ndarray, names: np.ndarray, states: list[str], voltage: float, layout: str) -> str:
-    out = io.StringIO()
-    if layout == "analyser":
-        out.write("Setup title,Simulated reads\nInstrument,Array tester\nRemarks,\n")
-    out.write("Device,Cycle,State,Read voltage (V),Conductance (S)\n")
-    for device, rows in zip(names, g.tolist(), strict=True):
-        for cycle, values in enumerate(rows):
-            for state, value in zip(states, values, strict=True):
-                out.write(f"{device},{cycle + 1},{state},{voltage:g},{value:.9e}\n")
-    return out.getvalue()
+def _pulses_node(trains: simulation_draws.Trains) -> tuple[str, xr.Dataset]:
+    labels = {"device": trains.device, "cycle": trains.cycle, "polarity": trains.polarity}
+    values = measurement.padded(trains.values)[:, :, None]
+    return "pulses", measurement.pulses_node({"conductance": values}, labels, trains.unit)
+
+
+def _writes_node(log: simulation_draws.Writes) -> tuple[str, xr.Dataset]:
+    variables: dict[str, Any] = {
+        "target_low": log.low, "target_high": log.high, "achieved": log.achieved,
+        "success": log.success.astype(np.int64), **log.counts,
+    }  # fmt: skip
+    return "writes", measurement.writes_node(variables, {"device": log.device, "cycle": log.cycle})
+
+
+def _traces_node(traces: simulation_draws.ReadTraces) -> tuple[str, xr.Dataset]:
+    shape = traces.conductance.shape
+    variables = {
+        "conductance": traces.conductance, "time": np.broadcast_to(traces.time, shape).copy(),
+        "voltage": np.full(shape, traces.voltage),
+    }  # fmt: skip
+    return "reads", measurement.reads_node(variables, {"device": traces.device, "cycle": traces.cycle})
+
+
+_MEASURED: dict[str, Callable[[Any], tuple[str, xr.Dataset]]] = {
+    "reads": _reads_node, "pulses": _pulses_node, "writes": _writes_node, "retention": _traces_node,
+    "noise": _traces_node,
+}  # fmt: skip

@@ -10,24 +10,25 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import nn
-from torch.nn import functional
 
-from calib import device_model, runs, vision
-from calib.crossbar import drawing
-from calib.crossbar import mapping as mappings
+from calib import device_model, runs, schedules, vision
+from calib.averaging import AveragedNetwork, Averaging
+from calib.crossbar.array import Array
+from calib.crossbar.calibration import calibrate
 from calib.crossbar.devices import Devices, generator
 from calib.crossbar.layers import Encoded, MemristiveLinear, memristive_layers
+from calib.crossbar.mapping import mapping as mapping_of
 from calib.errors import OptionError
 from calib.evaluation import chip_performance
+from calib.networks import own_random_numbers
 from calib.runs import Run, TrainingOptions
+from calib.training_checks import LEARNING_RATES, check, check_network, layer_sizes
+from calib.training_step import step
 from calib.vision import ImageData
 
-LEARNING_RATES = {"adam": 0.01, "sgd": 0.01}
-"""Default learning rate of each optimiser; SGD has no momentum."""
-SCHEDULES = ("constant", "cosine")
-HIDDEN_UNITS = 25
 VALIDATION_FRACTION = 0.2
 DEFAULT_STEPS, LEAST_EPOCHS = 5_000, 20
+CALIBRATION_IMAGES, _CALIBRATED_AT_ONCE = 512, 128
 _MOST_ENCODED = 2**28  # numbers, 4 bytes each
 _ENCODED_AT_ONCE = 4096
 Progress = Callable[[int, dict[str, float]], None]
@@ -55,15 +56,37 @@ def train(
     networks: int = 1,
     validation_every: int = 20,
     validation_repeats: int = 20,
+    array: str | Array = "",
+    network: str = "",
+    momentum: float = 0.0,
+    warm_up: float = 0.0,
+    draws: int = 1,
+    average: str = "",
+    energy_weight: float = 0.0,
+    clip_gradient: float | None = None,
+    patience: int | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
-    """Train fully connected networks on a device model.
+    """Train networks on a device model.
 
-    Hidden layers are sigmoid, the output is softmax with cross-entropy. A fifth of the training images is kept for
-    validation, which is repeated over fresh chips after the first, every `validation_every`-th and the last epoch;
-    the median error decides the checkpoint that is kept (Joksas et al., Adv. Sci. 9, 2105784 (2022),
-    doi 10.1002/advs.202105784). The same options give the same numbers on the same machine, interrupted or not.
+    Hidden layers are sigmoid, the output is softmax with cross-entropy; or the network is yours. A fifth of the
+    training images is kept for validation, which is repeated over fresh chips after the first, every
+    `validation_every`-th and the last epoch; the median error decides the checkpoint that is kept (Joksas et al., Adv.
+    Sci. 9, 2105784 (2022), doi 10.1002/advs.202105784). The same options give the same numbers on the same machine,
+    interrupted or not.
+
+    A step minimises, over a batch and D = `draws` draws of all devices,
+
+        L = (1/D) sum_d [cross-entropy_d + energy_weight P_d / P_full] + l1 sum |w|
+
+    with P_d the mean power sum |V| |I| over the images in the drawn devices, all layers together, and P_full that of
+    usual devices that are all at G_on and at the input voltage. P follows from the currents of the drawn devices with
+    their law, and its gradient is exact.
+
+    Where a range is to come from data (an ADC with adc_range=calibrated or a share; the inputs of a network of yours),
+    it is set at the start of each epoch from the first 512 images of the epoch, see `calib.nn.calibrate`, and then
+    stays for the epoch and its validation. A layer's inputs are then clipped at the largest seen.
 
     Parameters
     ----------
@@ -72,19 +95,30 @@ def train(
     dataset : name or path for `calib.vision.load`, or images.
     data_folder : see `calib.vision.load`.
     layers : sizes, inputs first; default: features, 25, classes.
-    mapping : 'double', 'lowest' or 'average'.
+    mapping : text of `calib.crossbar.mapping.mapping`: 'double', 'lowest', 'bit-slicing:slices=4,bits=2' and so on.
     l1 : factor of sum |w| over all weights and biases of all layers, added to the mean cross-entropy.
-    ideal : train as if devices were ideal, in the same conductance range, so as to evaluate on real ones.
+    ideal : train as if devices were ideal, in the same conductance range, so as to evaluate on real ones. The array
+        stays as it is given.
     epochs : passes over the training images; default: as many as make 5000 steps, at least 20.
-    optimizer : 'adam' or 'sgd' (without momentum).
-    learning_rate : at the start; default 0.01.
-    schedule : 'constant', or 'cosine' from the learning rate to 0.
+    optimizer : 'adam' or 'sgd'.
+    learning_rate : the largest; default 0.01.
+    schedule : 'constant', 'cosine' or 'one-cycle', see `calib.schedules`.
     batch_size : images a step, each step with devices of its own.
     input_voltage : voltage [V] of x = 1.
     extrapolate : accept an input voltage beyond the validity of the device model.
     seed : of everything that is drawn.
     networks : how many to train, differing in all that is drawn but the validation split.
     validation_every, validation_repeats : see above.
+    array : text of `Array.from_options`, such as 'rows=128,columns=64,word_segment=0.35,adc_bits=8,adc_range=array',
+        or an array; default: an ideal one of any size.
+    network : 'module:function' that makes the network instead of `layers`, see `calib.networks`.
+    momentum : of SGD: v <- momentum v + gradient, w <- w - rate v.
+    warm_up : fraction of the training over which the learning rate rises from 0, see `calib.schedules`.
+    draws : D, draws of the devices a step.
+    average : 'exponential:0.998' or 'tail:0.25' keeps and validates an average of the weights, see `calib.averaging`.
+    energy_weight : see above. Not for arrays with line resistance.
+    clip_gradient : c; a gradient g of all weights together becomes g min(1, c / |g|).
+    patience : stop at the first validation that comes at least so many epochs after the best one.
     resume : continue a run after its last whole epoch; options, device model and images must be those of the run.
     progress : called with (network, history row) after each epoch.
 
@@ -96,8 +130,8 @@ def train(
     data = dataset if isinstance(dataset, ImageData) else vision.load(dataset, data_folder=data_folder)
     given = {
         "dataset": None if isinstance(dataset, ImageData) else str(dataset),
-        "layers": tuple(layers) if layers else (data.n_features, HIDDEN_UNITS, data.n_classes),
-        "mapping": mapping,
+        "layers": layer_sizes(layers, network, data),
+        "mapping": mapping_of(mapping).text,
         "l1": l1,
         "ideal": ideal,
         "epochs": default_epochs(data, batch_size) if epochs is None else epochs,
@@ -111,6 +145,15 @@ def train(
         "networks": networks,
         "validation_every": validation_every,
         "validation_repeats": validation_repeats,
+        "array": runs.array_text(array),
+        "network": network,
+        "momentum": momentum,
+        "warm_up": warm_up,
+        "draws": draws,
+        "average": average,
+        "energy_weight": energy_weight,
+        "clip_gradient": clip_gradient,
+        "patience": patience,
     }
     tree = device_model.open_device(device) if isinstance(device, str | Path) else device
     if resume:
@@ -118,8 +161,9 @@ def train(
     if tree is None:
         raise OptionError("no device model was given; give a path, a bundled name ('calib models list') or a tree")
     options = TrainingOptions(**given)
-    _check(options, data)
-    Devices.from_model(tree, input_voltage=input_voltage, extrapolate=extrapolate)
+    check(options, data)
+    devices = Devices.from_model(tree, input_voltage=input_voltage, extrapolate=extrapolate)
+    check_network(options, devices.ideal() if ideal else devices, data)
     run = runs.create_run(Path(output), options, tree, data)
     return _train_all(run, data, progress)
 
@@ -157,8 +201,9 @@ def resume_run(
         When options, device model or images are not those of the run.
     """
     run = runs.open_run(output)
-    for name, value in (given or {}).items():
-        stored = getattr(run.options, name)
+    same = {"array": runs.array_text, "mapping": lambda given: mapping_of(given).text}
+    for name, asked in (given or {}).items():
+        stored, value = getattr(run.options, name), same[name](asked) if name in same else asked
         if value != stored and name != "dataset":
             raise OptionError(
                 f"the run '{output}' has {name} = {stored}, but {value} was given; leave the option out, or start "
@@ -167,32 +212,6 @@ def resume_run(
     if device is not None and device_model.identity(device) != run.record["device"]["sha256"]:
         raise OptionError(f"the run '{output}' was trained on another device model; leave it out, or start another run")
     return _train_all(run, run.data(data, data_folder), progress)
-
-
-def _check(options: TrainingOptions, data: ImageData) -> None:
-    """Check all options and raise their problems together."""
-    o, problems = options, []
-    for name, value, known in (
-        ("mapping", o.mapping, mappings.MAPPINGS),
-        ("optimizer", o.optimizer, tuple(LEARNING_RATES)),
-        ("schedule", o.schedule, SCHEDULES),
-    ):
-        if value not in known:
-            problems.append(f"{name} is '{value}'; expected one of {', '.join(known)}")
-    if len(o.layers) < 2 or o.layers[0] != data.n_features or o.layers[-1] < data.n_classes or min(o.layers) < 1:
-        problems.append(
-            f"layers are {'-'.join(map(str, o.layers))}; '{data.name}' needs {data.n_features} first and at least "
-            f"{data.n_classes} last"
-        )
-    for name in ("epochs", "batch_size", "networks", "validation_every", "validation_repeats"):
-        if getattr(o, name) < 1:
-            problems.append(f"{name} is {getattr(o, name)}; expected at least 1")
-    if not (o.learning_rate and o.learning_rate > 0):
-        problems.append(f"learning_rate is {o.learning_rate}; expected more than 0")
-    if not o.l1 >= 0:
-        problems.append(f"l1 is {o.l1}; expected 0 or more")
-    if problems:
-        raise OptionError("; ".join(problems))
 
 
 def _train_all(run: Run, data: ImageData, progress: Progress | None) -> Run:
@@ -210,34 +229,51 @@ def _train_all(run: Run, data: ImageData, progress: Progress | None) -> Run:
 
 
 def _train_network(run: Run, network: int, train_part: Part, validation_part: Part, progress: Progress | None) -> None:
-    devices = run.devices()
-    model = run.new_network(network, devices.ideal() if run.options.ideal else devices)
-    optimizer = _optimizer(run.options, model)
+    options, devices = run.options, run.devices()
+    model = run.new_network(network, devices.ideal() if options.ideal else devices)
+    optimizer = _optimizer(options, model)
+    averaging = Averaging.from_text(options.average)
+    average = None if averaging is None else AveragedNetwork(model, averaging)
     state = run.checkpoint(network)
     if state is None:
         state = {"epoch": 0, "best": {}, "best_error": math.inf, "best_epoch": 0, "history": []}
     else:
         model.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-    for epoch in range(state["epoch"] + 1, run.options.epochs + 1):
-        row = {"epoch": float(epoch), **_epoch(run.options, network, epoch, model, optimizer, train_part)}
-        row |= _validate(run.options, network, epoch, model, validation_part)
+        if average is not None:
+            average.load(state["average"])
+    while state["epoch"] < options.epochs and not stopped(options, state):
+        epoch = state["epoch"] + 1
+        row = {"epoch": float(epoch), **_epoch(options, network, epoch, model, optimizer, train_part, average)}
+        kept = model if average is None else average.network
+        row |= _validate(options, network, epoch, kept, validation_part)
         if row["validation_error_median"] < state["best_error"]:
             state |= {
-                "best": copy.deepcopy(model.state_dict()),
+                "best": copy.deepcopy(kept.state_dict()),
                 "best_error": row["validation_error_median"],
                 "best_epoch": epoch,
             }
         state |= {"epoch": epoch, "network": model.state_dict(), "optimizer": optimizer.state_dict()}
+        if average is not None:
+            state["average"] = average.state()
         state["history"].append(row)
         runs.write_checkpoint(run, network, state)
         if progress is not None:
             progress(network, row)
 
 
+def stopped(options: TrainingOptions, state: dict[str, Any]) -> bool:
+    """Return whether patience is at its end: at a validation, so many epochs after the best one."""
+    if options.patience is None or not state["history"] or math.isnan(state["history"][-1]["validation_error_median"]):
+        return False
+    return state["epoch"] - state["best_epoch"] >= options.patience
+
+
 def _optimizer(options: TrainingOptions, model: nn.Module) -> torch.optim.Optimizer:
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[options.optimizer]
-    return kind(model.parameters(), lr=options.learning_rate, fused=True)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if options.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=options.learning_rate, fused=True)
+    return torch.optim.SGD(parameters, lr=options.learning_rate, momentum=options.momentum, fused=True)
 
 
 def _epoch(
@@ -247,29 +283,43 @@ def _epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     part: Part,
+    average: AveragedNetwork | None = None,
 ) -> dict[str, float]:
     """Train for one epoch; all random numbers follow from (seed, network, epoch)."""
-    model.train()
     images, labels = part
     layers = memristive_layers(model)
-    for index, layer in enumerate(layers):
-        layer.generator = generator(options.seed, network, "devices", epoch, index)
-    inputs = encoded(model, images)
     order = torch.randperm(len(images), generator=generator(options.seed, network, "order", epoch))
+    if options.network or any(layer.array.adc is not None and layer.array.adc.calibrated for layer in layers):
+        _give_generators(layers, options.seed, network, "calibration", epoch)
+        calibrate(model, iter(images[order[:CALIBRATION_IMAGES]].split(_CALIBRATED_AT_ONCE)))
+    model.train()
+    _give_generators(layers, options.seed, network, "devices", epoch)
+    inputs = images if options.energy_weight else encoded(model, images)
     batches = order.split(options.batch_size)
     loss_sum, wrong = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-    for index, rows in enumerate(batches):
-        rate = _learning_rate(options, (epoch - 1 + index / len(batches)) / options.epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, logits, target = step(model, layers, optimizer, inputs[rows], labels[rows], options.l1)
-        loss_sum += loss * len(rows)
-        wrong += (logits.argmax(1) != target).sum()
+    recipe = (options.l1, options.draws, options.energy_weight, options.clip_gradient)
+    with own_random_numbers(options.seed, network, "modules", epoch):
+        for index, rows in enumerate(batches):
+            rate = _learning_rate(options, (epoch - 1 + index / len(batches)) / options.epochs)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss, logits, target = step(model, layers, optimizer, inputs[rows], labels[rows], *recipe)
+            loss_sum += loss * len(rows)
+            wrong += (logits.argmax(1) != target).sum()
+            if average is not None:
+                average.update(model, (epoch - 1 + (index + 1) / len(batches)) / options.epochs)
+    if average is not None:
+        average.follow(model)
     return {
         "learning_rate": optimizer.param_groups[0]["lr"],
         "train_loss": float(loss_sum) / len(images),
-        "train_error": int(wrong) / len(images),
+        "train_error": int(wrong) / (len(images) * options.draws),
     }
+
+
+def _give_generators(layers: list[MemristiveLinear], seed: int, network: int, purpose: str, epoch: int) -> None:
+    for index, layer in enumerate(layers):
+        layer.generator = generator(seed, network, purpose, epoch, index)
 
 
 def encoded(model: nn.Module, images: torch.Tensor) -> torch.Tensor | Encoded:
@@ -284,38 +334,9 @@ def encoded(model: nn.Module, images: torch.Tensor) -> torch.Tensor | Encoded:
     return Encoded(torch.cat(parts))
 
 
-def step(
-    model: nn.Module,
-    layers: list[MemristiveLinear],
-    optimizer: torch.optim.Optimizer,
-    images: torch.Tensor | Encoded,
-    labels: torch.Tensor,
-    l1: float = 0.0,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Make one step on one batch with new devices; return cross-entropy, outputs and labels."""
-    optimizer.zero_grad(set_to_none=True)
-    for layer, drawn in zip(layers, drawing.draw(layers), strict=True):
-        layer.drawn = drawn
-    logits = model(images)
-    loss = functional.cross_entropy(logits, labels)
-    loss.backward()
-    for layer in layers:
-        layer.drawn = None
-    if l1:
-        for layer in layers:
-            assert layer.weight.grad is not None
-            layer.weight.grad.add_(layer.weight.detach().sign(), alpha=l1)
-    optimizer.step()
-    for layer in layers:
-        layer.project()
-    return loss.detach(), logits.detach(), labels
-
-
 def _learning_rate(options: TrainingOptions, fraction: float) -> float:
     """Return the learning rate after a fraction of the training."""
-    if options.schedule == "constant":
-        return options.learning_rate
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * fraction))
+    return options.learning_rate * schedules.factor(options.schedule, fraction, options.warm_up)
 
 
 def _validate(options: TrainingOptions, network: int, epoch: int, model: nn.Module, part: Part) -> dict[str, float]:

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from calib import measurement
-from calib.fitting.pulse_laws import LAWS
+from calib.pulse_laws import LAWS
 
 
 def curve(law: str, u: float, steps: int) -> np.ndarray:

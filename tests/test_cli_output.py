@@ -63,8 +63,8 @@ def test_card_json(bundled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_card_with_an_unknown_format(device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["card", device, "-o", str(tmp_path / "cards"), "--format", "pdf"]) == 1
-    assert "--format is 'pdf'; expected all, or some of" in capsys.readouterr().err
+    assert main(["card", device, "-o", str(tmp_path / "cards"), "--format", "docx"]) == 1
+    assert "--format is 'docx'; expected all, or some of" in capsys.readouterr().err
     assert not (tmp_path / "cards").exists()
 
 

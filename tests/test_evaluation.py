@@ -9,10 +9,13 @@ import pytest
 import torch
 import xarray as xr
 
+import calib
 from calib import device_model, evaluation, plugins
 from calib.crossbar import drawing
 from calib.errors import ModelError, OptionError
 from calib.evaluation import chip_performance, evaluate, open_results
+from calib.outcomes import outcomes
+from calib.results import format_time
 from calib.runs import Run
 from calib.training import train
 from tests.simple_devices import blobs, device, everything, iv_node, range_only
@@ -134,6 +137,67 @@ def test_several_runs_and_runs_of_other_sizes(run: Run, tmp_path) -> None:
         evaluate([run, third], device(), chips=2, data=DATA)
 
 
+def retention_device() -> xr.DataTree:
+    """Return a device model with the retention of a bundled one."""
+    bundled = calib.open_device("elgeresy-tio2")["retention"].to_dataset()
+    return range_only("drifting", retention=bundled)
+
+
+def test_conditions_are_recorded_and_several_times_are_devices(run: Run) -> None:
+    day = 86400.0
+    results = evaluate(run, [retention_device(), "ideal"], chips=3, data=DATA, time=[0.0, 3600.0, day])
+    assert results["device"].values.tolist() == ["drifting, 0 s", "drifting, 1 h", "drifting, 1 d", "ideal"]
+    assert json.loads(results.attrs["options"])["time"] == [0.0, 3600.0, day]
+    assert "up to 1 d after programming" in results.attrs["protocol"]
+    late = evaluate(run, retention_device(), chips=3, data=DATA, time=day)
+    assert late["device"].values.tolist() == ["drifting"]
+    np.testing.assert_array_equal(late["loss"].values[:, 0], results["loss"].sel(device="drifting, 1 d").values)
+    assert float(abs(late["loss"] - results["loss"].sel(device="drifting, 0 s")).max()) > 0
+    compensated = evaluate(run, retention_device(), chips=3, data=DATA, time=day, compensate=True)
+    assert not np.array_equal(compensated["loss"], late["loss"])
+    assert "No retention is known of test device" in evaluate(run, chips=1, data=DATA, time=1.0).attrs["protocol"]
+    assert len(outcomes([results])) == 4
+    with pytest.raises(OptionError, match="time was given twice: 1 h, 1 h"):
+        evaluate(run, retention_device(), data=DATA, time=[3600, 3600])
+    with pytest.raises(OptionError, match="time since programming is -1"):
+        evaluate(run, retention_device(), data=DATA, time=-1)
+
+
+def test_the_array_can_be_another(run: Run) -> None:
+    plain = evaluate(run, "ideal", chips=1, data=DATA)
+    tiled = evaluate(run, "ideal", chips=1, data=DATA, array="rows=4,columns=8")
+    np.testing.assert_allclose(tiled["loss"], plain["loss"], rtol=1e-5)
+    coarse = evaluate(run, "ideal", chips=1, data=DATA, array="adc_bits=2")  # range from data
+    again = evaluate(run, "ideal", chips=1, data=DATA, array="adc_bits=2")
+    assert float(abs(coarse["loss"] - plain["loss"]).min()) > 1e-3
+    xr.testing.assert_identical(coarse, again)
+    fine = evaluate(run, "ideal", chips=1, data=DATA, array="adc_bits=14,dac_bits=14")
+    np.testing.assert_allclose(fine["loss"], plain["loss"], atol=1e-3)
+    assert json.loads(coarse.attrs["options"])["array"]["adc_bits"] == 2
+
+
+def test_periphery_is_a_term_of_its_own(run: Run) -> None:
+    plain = evaluate(run, "ideal", chips=1, data=DATA)
+    found = evaluate(run, "ideal", chips=1, data=DATA, periphery={"dac": 1e-13, "adc": 2e-12})
+    assert "energy_periphery" not in plain
+    expected = (6 + 4) * 1e-13 + (4 + 3) * 2e-12
+    np.testing.assert_allclose(found["energy_periphery"].values, expected)
+    np.testing.assert_array_equal(found["energy_per_inference"], plain["energy_per_inference"])
+
+
+def test_power_of_roles_adds_up(run: Run) -> None:
+    found = evaluate(run, everything(), chips=2, data=DATA, roles=True)
+    assert found["role"].values.tolist() == ["positive", "negative", "bias"]
+    np.testing.assert_allclose(found["power_role"].sum("role"), found["power_layer"], rtol=1e-5)
+    with pytest.raises(OptionError, match="leave out --redraw batch"):
+        evaluate(run, chips=1, data=DATA, roles=True, redraw="batch")
+
+
+def test_durations_in_words() -> None:
+    found = [format_time(t) for t in (0, 1e-6, 90, 3600, 86400, 3.15576e8)]
+    assert found == ["0 s", "1e-06 s", "1.5 min", "1 h", "1 d", "10 y"]
+
+
 @pytest.fixture
 def npz(tmp_path):
     np.savez(
@@ -173,7 +237,7 @@ def test_command_line_mistakes(tmp_path, npz) -> None:
         command("train", "-o", tmp_path / "run")
     device_model.save(device(), tmp_path / "device.nc")
     given = ("--device", tmp_path / "device.nc", "--data", npz, "-o", tmp_path / "run")
-    with pytest.raises(OptionError, match="--layers is '6x3'"):
+    with pytest.raises(OptionError, match="'6x3'"):
         command("train", *given, "--layers", "6x3")
     assert command("train", *given, "--epochs", 1) == 0
     with pytest.raises(OptionError, match="has l1 = 0.0, but 0.5 was given"):

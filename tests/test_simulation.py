@@ -7,8 +7,9 @@ import xarray as xr
 import calib
 from calib import calibrate, measurement, simulation
 from calib.errors import CalibError, ModelError, OptionError
+from calib.fitting.pulse import pulse_node
 from calib.sweeps import split
-from tests import simple_devices
+from tests import pulse_trains, simple_devices
 from tests.synthetic import device_nodes, iv_node, reads_node
 from tests.synthetic import measurement as measurement_of
 
@@ -51,14 +52,20 @@ def test_without_noise_the_curves_are_those_of_the_drawn_resistances(model):
     assert voltage > 0
 
 
-@pytest.mark.parametrize("layout", simulation.LAYOUTS)
+@pytest.mark.parametrize("layout", [layout.name for layout in simulation.LAYOUTS["sweeps"]])
 def test_a_written_file_is_read_as_it_was_simulated(model, tmp_path, layout):
-    path = simulation.simulate_file(model, tmp_path / "raw.csv", layout, 5, 3, 4, noise=0.01)
-    direct, read = simulation.simulate(model, 5, 3, 4, noise=0.01), calib.read(path)
-    for name in ("state", "device", "polarity", "direction"):
+    paths = simulation.simulate_file(model, tmp_path / "raw", layout, 5, 3, 4, noise=0.01)
+    direct, read = simulation.simulate(model, 5, 3, 4, noise=0.01), calib.read(paths)
+    for name in ("state", "cycle", "polarity", "direction"):
         np.testing.assert_array_equal(read["iv"][name].values, direct["iv"][name].values)
-    np.testing.assert_allclose(read["iv"]["current"].values, direct["iv"]["current"].values, rtol=1e-8, atol=1e-18)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["raw.csv"]  # nothing temporary is left
+    if layout == "arc-one":  # the instrument names word and bit line
+        assert set(read["iv"]["device"].values) == {f"1-{k}" for k in range(1, 6)}
+    else:
+        np.testing.assert_array_equal(read["iv"]["device"].values, direct["iv"]["device"].values)
+    np.testing.assert_allclose(read["iv"]["current"].values, direct["iv"]["current"].values, rtol=2e-8, atol=1e-18)
+    one_each = layout in ("keithley-2400", "keysight-quick-iv", "labview")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["raw"]  # nothing temporary is left
+    assert len(paths) == (5 if one_each else 1)
 
 
 def test_stuck_devices_do_not_open_a_loop(model):
@@ -115,7 +122,7 @@ def test_a_model_of_reads_is_simulated_as_reads(tmp_path):
     fitted = calibrate.fit(measurement_of(reads=reads))
     found = simulation.simulate(fitted, 40, 3, 1)
     assert found["reads"].sizes["trace"] == 240
-    path = simulation.simulate_file(fitted, tmp_path / "reads.csv", devices=40, cycles=3, seed=1)
+    (path,) = simulation.simulate_file(fitted, tmp_path / "reads.csv", devices=40, cycles=3, seed=1)
     read = calib.read(path)
     assert read["reads"]["conductance"].size == 240
     again = calibrate.fit(read)
@@ -142,8 +149,138 @@ def test_options_out_of_range(model, options, message):
 
 
 def test_layout_and_place(model, tmp_path):
-    with pytest.raises(OptionError, match="there is no layout 'xls'"):
+    with pytest.raises(OptionError, match="there is no layout 'xls' of sweeps; choose one of table"):
         simulation.simulate_file(model, tmp_path / "raw.csv", "xls", 2, 1)
     with pytest.raises(CalibError, match="cannot write"):
         simulation.simulate_file(model, tmp_path, "table", 2, 1)
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OptionError, match="is a file; files of the layout 'labview' hold one device each"):
+        simulation.simulate_file(model, tmp_path / "taken", "labview", 2, 1)
     assert split(measurement.build({}, ())).children == {}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options", "message"),
+    [
+        ("pulses", {}, "holds no trains of pulses .node pulse."),
+        ("writes", {}, "holds no writes with verification"),
+        ("retention", {}, "holds no drift"),
+        ("noise", {}, "holds no read noise"),
+        ("dance", {}, "there is no experiment 'dance'; choose one of sweeps"),
+        ("reads", {"compliance": 1e-3}, "compliance is no option of reads; it has noise"),
+        ("sweeps", {"seed": -1}, "seed is -1; expected 0 or more"),
+    ],
+)
+def test_what_cannot_be_simulated_is_one_sentence(model, experiment, options, message):
+    with pytest.raises(CalibError, match=message):
+        simulation.simulate(model, 2, 1, experiment=experiment, **options)
+
+
+def test_experiments_are_those_of_the_nodes(model):
+    assert simulation.experiments(model)[0] == "sweeps"
+    assert simulation.experiments(simple_devices.range_only()) == []
+    assert simulation.experiments(calib.open_device("levy-relaxation")) == ["retention"]
+    assert set(simulation.LAYOUTS) == set(simulation._NODES)
+
+
+@pytest.fixture(scope="module")
+def pulsed() -> xr.DataTree:
+    node = pulse_node(pulse_trains.population(np.random.default_rng(3), 8, write=1e-8, other=4e-9), [])
+    assert node is not None
+    return calib.device_model.build({"pulse": node}, name="pulsed")
+
+
+@pytest.mark.parametrize("layout", [layout.name for layout in simulation.LAYOUTS["pulses"]])
+def test_trains_are_read_as_they_were_drawn(pulsed, tmp_path, layout):
+    paths = simulation.simulate_file(pulsed, tmp_path / "raw", layout, 4, 2, 1)
+    direct = simulation.simulate(pulsed, 4, 2, 1)["pulses"].to_dataset()
+    read = calib.read(paths)["pulses"].to_dataset()
+
+    def trains(node: xr.Dataset) -> dict[tuple[str, str, int], np.ndarray]:
+        keys = zip(node["device"].values, node["polarity"].values, node["cycle"].values, strict=True)
+        values = node["conductance"].values[:, :, 0]
+        return {(str(d), str(p), int(c)): row[np.isfinite(row)] for (d, p, c), row in zip(keys, values, strict=True)}
+
+    ours, found = trains(direct), trains(read)
+    assert found.keys() == ours.keys()
+    for key, values in ours.items():
+        np.testing.assert_allclose(found[key], values, rtol=1e-9)
+
+
+def test_normalised_trains_are_written_as_columns_only(tmp_path):
+    model = calib.open_device("gong-reram")
+    with pytest.raises(OptionError, match="choose --layout columns"):
+        simulation.simulate_file(model, tmp_path / "raw.csv", "lines", 1, 1)
+    (path,) = simulation.simulate_file(model, tmp_path / "raw.csv", "columns", 1, 1, 3)
+    assert calib.read(path)["pulses"]["conductance"].attrs["units"] == "1"
+
+
+def test_trains_without_noise_are_the_law(pulsed):
+    quiet = pulsed.copy(deep=True)
+    node = quiet["pulse"].to_dataset()
+    still = ("write_noise", "transient_noise", "shape_spread", "shape_d2d", "shape_c2c")
+    quiet["pulse"] = node.assign({name: 0 * node[name] for name in still if name in node})
+    found = simulation.simulate(quiet, 3, 1, 2)["pulses"].to_dataset()
+    for row in range(found.sizes["sequence"]):
+        g = found["conductance"].values[row, :, 0]
+        here = node.sel(polarity=str(found["polarity"].values[row]))
+        x = np.arange(len(g)) / (len(g) - 1)
+        k = float(here["shape"])
+        f = np.expm1(-k * x) / np.expm1(-k)
+        np.testing.assert_allclose((g - g[0]) / (g[-1] - g[0]), f, atol=1e-9)
+
+
+def test_writes_have_the_model_s_outcomes():
+    model = calib.open_device("levy-write-verify")
+    truth = model["writes"].to_dataset()
+    log = simulation.simulate(model, 4000, 1, 1)["writes"].to_dataset()
+    achieved, success = log["achieved"].values, log["success"].values == 1
+    for k in range(truth.sizes["target"]):
+        low, high = float(truth["target_low"][k]), float(truth["target_high"][k])
+        here = (log["target_low"].values == low) & (log["target_high"].values == high)
+        p = float(truth["success_probability"][k])
+        assert success[here].mean() == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 4000) + 1e-9)
+        done = achieved[here & success]
+        assert ((done >= low) & (done <= high)).all()
+        assert done.std() == pytest.approx(float(truth["sigma"][k]), rel=0.08)
+        failed = achieved[here & ~success]
+        assert ((failed < low) | (failed > high)).all()
+    reads = truth["effort_mean"].sel(effort="reads").values
+    assert log["n_read"].values.reshape(4000, -1).mean(axis=0) == pytest.approx(reads, rel=0.2)
+
+
+def test_drift_follows_the_power_law():
+    model = calib.open_device("levy-relaxation")
+    quiet = model.copy(deep=True)
+    node = quiet["retention"].to_dataset()
+    zero = {name: 0 * node[name] for name in ("trace_residual", "drift_exponent_std", "range_drift_exponent_std")}
+    quiet["retention"] = node.assign(zero)
+    found = simulation.simulate(quiet, 50, 1, 1, points=12)["reads"].to_dataset()
+    x, y = np.log(found["time"].values[0]), np.log(found["conductance"].values)
+    slope = np.polyfit(x, y.T, 1)[0]
+    np.testing.assert_allclose(y, y[:, :1] + slope[:, None] * (x - x[0]), atol=1e-9)
+    expected = np.interp(y[:, 0], node["range_ln_g"].values, node["range_drift_exponent_mean"].values)
+    assert -slope == pytest.approx(expected, abs=2e-3)
+    assert (x[0], x[-1]) == pytest.approx(np.log([node.attrs["t_first"], node.attrs["t_last"]]))
+
+
+def test_read_noise_has_its_size_and_its_spectrum():
+    model = calib.open_device("xiao2025-multilevel").copy(deep=True)
+    node = model["read_noise"].to_dataset()
+    model["read_noise"] = node.assign(noise_spread=0 * node["noise_spread"], noise_exponent=0 * node["noise_exponent"])
+    found = simulation.simulate(model, 100, 1, 3, experiment="noise", points=256)["reads"].to_dataset()
+    g = found["conductance"].values
+    residual = g / g.mean(axis=1, keepdims=True) - 1
+    assert np.sqrt(np.mean(residual**2)) == pytest.approx(np.exp(float(node["ln_noise"])), rel=0.1)
+    power = np.abs(np.fft.rfft(residual * np.hanning(256), axis=1)[:, 2:100]) ** 2
+    slope = np.polyfit(np.log(np.arange(2, 100)), np.log(power.mean(axis=0)), 1)[0]
+    assert -slope == pytest.approx(float(node["spectral_exponent"]), abs=0.12)
+
+
+def test_progress_is_told(model, tmp_path):
+    seen: list[tuple[int, int]] = []
+    simulation.simulate_file(model, tmp_path / "raw", "labview", 3, 1, progress=lambda *at: seen.append(at))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    seen.clear()
+    simulation.simulate_file(model, tmp_path / "raw.csv", "table", 3, 1, progress=lambda *at: seen.append(at))
+    assert seen[-1] == (3, 3)

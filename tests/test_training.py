@@ -12,6 +12,7 @@ import torch
 from calib import runs, training
 from calib.crossbar.devices import Devices
 from calib.errors import ModelError, OptionError
+from calib.networks import build_network
 from calib.training import resume_run, train
 from tests.simple_devices import blobs, device, everything, iv_node
 
@@ -58,7 +59,7 @@ def assert_same(a: runs.Run, b: runs.Run) -> None:
 
 
 def test_training_learns_on_nonideal_devices(tmp_path) -> None:
-    run = short(tmp_path / "run", epochs=25, learning_rate=0.05)
+    run = short(tmp_path / "run", epochs=25, learning_rate=0.05, validation_every=25)
     history = run.history(0)
     assert history[-1]["train_loss"] < 0.5 * history[0]["train_loss"]
     assert history[-1]["validation_error_median"] < 0.5 * history[0]["validation_error_median"]
@@ -79,9 +80,8 @@ def test_a_run_folder_tells_what_it_is(tmp_path) -> None:
     assert state["epoch"] == 4
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_an_interrupted_run_continues_with_the_same_numbers(tmp_path, optimizer: str) -> None:
-    options = {"networks": 2, "epochs": 5, "optimizer": optimizer}
+def test_an_interrupted_run_continues_with_the_same_numbers(tmp_path) -> None:
+    options = {"networks": 2, "epochs": 4}
     whole = short(tmp_path / "whole", everything(), **options)
 
     def stop(network: int, row: dict[str, float]) -> None:
@@ -132,7 +132,7 @@ def test_l1_lowers_the_weights(tmp_path) -> None:
 
 def test_l1_is_the_gradient_of_the_sum_of_weights() -> None:
     devices = Devices.from_model(device()).ideal()
-    model = runs.build_network((6, 4, 3), "lowest", devices, (0,))
+    model = build_network((6, 4, 3), "lowest", devices, (0,))
     layers = list(model)[::2]
     images, labels = torch.tensor(DATA.train_images[:16]), torch.tensor(DATA.train_labels[:16])
     expected = torch.nn.functional.cross_entropy(model(images), labels)
@@ -160,9 +160,7 @@ def test_the_best_checkpoint_is_kept(tmp_path) -> None:
 
 
 def test_schedules(tmp_path) -> None:
-    cosine, constant = (
-        short(tmp_path / s, schedule=s, learning_rate=0.01).history(0) for s in training.SCHEDULES[::-1]
-    )
+    cosine, constant = (short(tmp_path / s, schedule=s, learning_rate=0.01).history(0) for s in ("cosine", "constant"))
     assert cosine[0]["learning_rate"] > cosine[-1]["learning_rate"] > 0
     assert {row["learning_rate"] for row in constant} == {0.01}
 
@@ -170,7 +168,16 @@ def test_schedules(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mapping": "triple"}, "mapping is 'triple'; expected one of double, lowest, average"),
+        ({"mapping": "triple"}, "no mapping 'triple'; expected one of double, lowest, average"),
+        ({"mapping": "bit-slicing:slices=4,bit=x"}, "bit"),
+        ({"array": "rows=64,colums=2"}, "did you mean columns"),
+        ({"array": "word_segment=0.5", "energy_weight": 1.0}, "energy_weight is 1.0 on an array with line"),
+        ({"array": "columns=1"}, "an array of 1 columns cannot hold the 2 bit lines"),
+        ({"momentum": 0.9}, "momentum is 0.9 for adam"),
+        ({"average": "exponential:2"}, "average is 'exponential:2'; expected exponential:B"),
+        ({"average": "swa", "warm_up": 1.0}, "warm_up is 1.0.*average is 'swa'"),
+        ({"draws": 0, "patience": 0}, "draws is 0.*patience is 0"),
+        ({"clip_gradient": 0.0, "energy_weight": -1.0}, "energy_weight is -1.0.*clip_gradient is 0.0"),
         ({"optimizer": "lbfgs", "schedule": "step"}, "optimizer is 'lbfgs'.*schedule is 'step'"),
         ({"layers": (5, 3)}, "layers are 5-3; 'blobs' needs 6 first and at least 3 last"),
         ({"epochs": 0}, "epochs is 0; expected at least 1"),

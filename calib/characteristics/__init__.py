@@ -103,7 +103,7 @@ def window(node: xr.Dataset, state: str = "") -> str:
     """Return the range of |V| in which a state's law, or that of all states, was fitted."""
     end = scalar(node, "v_max_state", state=state) if state else NAN
     end = end if math.isfinite(end) else float(node.attrs["v_max"])
-    return f"|V| {float(node.attrs['v_min']):g} to {end:g} V"
+    return f"|V| {float(node.attrs['v_min']):.4g} to {end:.4g} V"
 
 
 def interval_of(node: xr.Dataset, name: str, **selection: str) -> tuple[float, float]:

@@ -12,7 +12,10 @@ from calib import __version__, plugins
 from calib.errors import CalibError
 
 _REQUIRED = ("summary", "example", "add_arguments", "run")
-_ORDER = ("inspect", "convert", "fit", "show", "validate", "card", "train", "evaluate", "report", "models", "data")
+_ORDER = (
+    "inspect", "convert", "fit", "show", "validate", "card", "diff", "simulate", "train", "evaluate", "budget",
+    "requirements", "uncertainty", "robustness", "reproduce", "report", "models", "data",
+)  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:

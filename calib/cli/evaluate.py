@@ -36,10 +36,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--extrapolate", action="store_true", help="accept an input voltage beyond the validity of a device model"
     )
     parser.add_argument(
+        "--time",
+        type=float,
+        action="append",
+        metavar="S",
+        help="time since programming in seconds; repeat for several, which become devices labelled 'NAME, 1 h'",
+    )
+    parser.add_argument("--reads", type=int, default=0, metavar="N", help="readings of each device since programming")
+    parser.add_argument("--temperature", type=float, metavar="K", help="at which devices are kept")
+    parser.add_argument("--compensate", action="store_true", help="correct drift with reference columns")
+    parser.add_argument("--array", metavar="TEXT", help="array in place of the run's, as rows=128,adc_bits=8")
+    parser.add_argument(
+        "--periphery",
+        metavar="TEXT",
+        help="energy of one conversion in J, as dac=1e-13,adc=2e-12; shown apart from that of the devices",
+    )
+    parser.add_argument(
+        "--roles",
+        action="store_true",
+        help="write the power of positive, negative and bias devices to the results as well (slower)",
+    )
+    parser.add_argument(
         "--json",
         action="store_true",
         help="print a list of objects with the keys network, device, chips, error_median, error_low, error_high (5 and "
-        "95 % of the chips), accuracy_median, energy_per_inference_joule, efficiency_tops_per_watt (at the mean power)",
+        "95 % of the chips), accuracy_median, energy_per_inference_joule, efficiency_tops_per_watt (at the mean power) "
+        "and, with --periphery, energy_periphery_joule",
     )  # fmt: skip
 
 
@@ -49,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     from calib.runs import open_run
 
     opened = [open_run(path) for path in args.runs]
-    count = sum(item.options.networks for item in opened) * (len(args.device) if args.device else 1)
+    cases = (len(args.device) if args.device else 1) * len(args.time or [0])
+    count = sum(item.options.networks for item in opened) * cases
     with console.progress(count, "evaluating") as advance:
         results = evaluate(
             opened,
@@ -60,6 +83,13 @@ def run(args: argparse.Namespace) -> int:
             data_folder=args.data,
             read_time=args.read_time,
             extrapolate=args.extrapolate,
+            time=args.time or 0.0,
+            reads=args.reads,
+            temperature=args.temperature,
+            compensate=args.compensate,
+            array=args.array,
+            periphery=args.periphery,
+            roles=args.roles,
             output=args.output,
             progress=advance,
         )
@@ -68,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(rows)
         return 0
     columns = ("network", "device", "error, median", "5 to 95 % of chips", "energy per inference", "TOPs/W")
+    columns += ("periphery",) if args.periphery else ()
     shown = [
         (
             row["network"],
@@ -76,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
             f"{100 * row['error_low']:.2f} to {100 * row['error_high']:.2f} %",
             _joules(row["energy_per_inference_joule"]),
             f"{row['efficiency_tops_per_watt']:.4g}",
+            *((_joules(row["energy_periphery_joule"]),) if args.periphery else ()),
         )
         for row in rows
     ]
@@ -98,6 +130,9 @@ def _rows(results: Any) -> list[dict[str, Any]]:
         for device in results["device"].values:
             cell = results.sel(network=network, device=device)
             error = cell["error"]
+            periphery = (
+                {"energy_periphery_joule": float(cell["energy_periphery"])} if "energy_periphery" in cell else {}
+            )
             # efficiency at the mean power: a harmonic mean over chips
             rows.append(
                 {
@@ -110,6 +145,7 @@ def _rows(results: Any) -> list[dict[str, Any]]:
                     "accuracy_median": float(cell["accuracy"].median()),
                     "energy_per_inference_joule": float(cell["energy_per_inference"].mean()),
                     "efficiency_tops_per_watt": float(1 / (1 / cell["efficiency_tops_per_watt"]).mean()),
+                    **periphery,
                 }
             )
     return rows

@@ -150,7 +150,7 @@ def _extras(model: Any, paths: list[Path]) -> dict[Path, Callable[[Path], None]]
     for path in paths:
         if path.suffix == ".html":
             text = next(iter(exporter("html").contents(model).values()))
-            writers[path] = functools.partial(write_text, text=text)
+            writers[path] = functools.partial(write_text, text=str(text))
         else:
             writers[path] = table_writer(model, path)
     return writers

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from calib import vision
+from calib import experiment, vision
 from calib.cli import console, print_json
 from calib.errors import OptionError
 
@@ -12,29 +12,24 @@ name = "train"
 summary = "train networks on a device model, drawing new devices at every step"
 example = "calib train --device siox-high-resistance --dataset digits -o run"
 
-_OPTIONS = (
-    "mapping",
-    "l1",
-    "ideal",
-    "epochs",
-    "optimizer",
-    "learning_rate",
-    "schedule",
-    "batch_size",
-    "input_voltage",
-    "extrapolate",
-    "seed",
-    "networks",
-    "validation_every",
-    "validation_repeats",
-)
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments; those that are not given keep the defaults of `calib.train`."""
     parser.argument_default = argparse.SUPPRESS
     parser.add_argument("--device", default=None, metavar="DEVICE", help="device model: a path or a bundled name")
-    parser.add_argument("-o", "--output", required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("-o", "--output", default=None, metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--experiment",
+        default=None,
+        metavar="FILE.yaml",
+        help="any of these options from a YAML file, or those of another run: its folder; what is given here wins",
+    )
+    parser.add_argument(
+        "--write-experiment",
+        default=None,
+        metavar="FILE.yaml",
+        help="also write the whole experiment, defaults included, for --experiment",
+    )
     parser.add_argument("--dataset", default=None, choices=vision.names(), help="image data set (default digits)")
     parser.add_argument(
         "--data",
@@ -44,14 +39,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layers", metavar="N-N-...", help="layer sizes (default: features-25-classes)")
     parser.add_argument(
-        "--mapping", choices=["double", "lowest", "average"], help="weights to conductances (default double)"
+        "--network",
+        metavar="MODULE:FUNCTION",
+        help="train the torch module that a function of yours returns; it is called with n_classes and n_features or "
+        "image_shape. Importing runs the module's code",
+    )
+    parser.add_argument(
+        "--mapping",
+        metavar="NAME[:OPTION=VALUE,...]",
+        help="weights to conductances: double (default), lowest, average, offset or bit-slicing, with options such as "
+        "bit-slicing:slices=4,bits=2 or lowest:clip=3sigma",
+    )
+    parser.add_argument(
+        "--array",
+        metavar="OPTION=VALUE,...",
+        help="the array, such as rows=128,columns=64,word_segment=0.35,dac_bits=8,adc_bits=8,adc_range=array (default: "
+        "an ideal one of any size)",
     )
     parser.add_argument("--l1", type=float, help="factor of sum |w| over all weights and biases (default 0)")
+    parser.add_argument(
+        "--energy-weight",
+        type=float,
+        metavar="LAMBDA",
+        help="factor of the power of the drawn devices, relative to that of all at G_on and at the input voltage, in "
+        "the loss (default 0)",
+    )
     parser.add_argument("--ideal", action="store_true", help="train as if devices were ideal, in the same range")
     parser.add_argument("--epochs", type=int, help="default: 5000 steps, at least 20 epochs")
     parser.add_argument("--optimizer", choices=["adam", "sgd"], help="default adam")
-    parser.add_argument("--learning-rate", type=float, help="at the start (default 0.01)")
-    parser.add_argument("--schedule", choices=["constant", "cosine"], help="of the learning rate (default cosine)")
+    parser.add_argument("--momentum", type=float, help="of sgd (default 0)")
+    parser.add_argument("--learning-rate", type=float, help="the largest (default 0.01)")
+    parser.add_argument(
+        "--schedule", choices=["constant", "cosine", "one-cycle"], help="of the learning rate (default cosine)"
+    )
+    parser.add_argument(
+        "--warm-up", type=float, metavar="FRACTION", help="of the training in which the rate rises from 0 (default 0)"
+    )
+    parser.add_argument("--draws", type=int, help="draws of all devices a step, whose losses are averaged (default 1)")
+    parser.add_argument(
+        "--average",
+        metavar="KIND:NUMBER",
+        help="validate and keep an average of the weights: exponential:0.998 (factor a step) or tail:0.25 (of the last "
+        "part of the training)",
+    )
+    parser.add_argument(
+        "--clip-gradient", type=float, metavar="NORM", help="largest norm of the gradient (default: any)"
+    )
+    parser.add_argument(
+        "--patience", type=int, metavar="EPOCHS", help="stop so many epochs after the best validation (default: never)"
+    )
     parser.add_argument("--batch-size", type=int, help="images a step (default 64)")
     parser.add_argument("--input-voltage", type=float, metavar="V", help="voltage of x = 1 (default 0.5)")
     parser.add_argument(
@@ -73,9 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train or resume, and print the validation errors."""
-    given: dict[str, Any] = {key: getattr(args, key) for key in _OPTIONS if hasattr(args, key)}
-    if hasattr(args, "layers"):
-        given["layers"] = _sizes(args.layers)
+    given = _options(args)
     try:
         finished = _resume(args, given) if args.resume else _start(args, given)
     except KeyboardInterrupt:
@@ -94,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         }
         print_json(shown)
         return 0
-    title = f"{record['data']['name']}, {'-'.join(map(str, finished.options.layers))}, {record['device']['name']}"
+    title = f"{record['data']['name']}, {finished.options.architecture}, {record['device']['name']}"
     columns = ("network", "epochs", "best epoch", "validation error, median", "training loss")
     console.table(
         title,
@@ -109,6 +143,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of the training; places (device, data, output) that the experiment gives go to `args`."""
+    found = experiment.read(args.experiment) if args.experiment else {}
+    for key in experiment.PLACES:
+        known = found.pop(key, None)
+        if getattr(args, key) is None:
+            setattr(args, key, known)
+    if args.output is None:
+        raise OptionError("no folder for the run was given; add -o RUN")
+    typed = {key: getattr(args, key) for key in experiment.OPTIONS if hasattr(args, key)}
+    if "layers" in typed:
+        typed["layers"] = experiment.sizes(typed["layers"])
+    if {"layers", "network"} & set(typed):  # they exclude each other
+        found = {key: value for key, value in found.items() if key not in ("layers", "network")}
+    return {**found, **typed}
+
+
 def _start(args: argparse.Namespace, given: dict[str, Any]) -> Any:
     from calib.training import default_epochs, train
 
@@ -117,6 +168,9 @@ def _start(args: argparse.Namespace, given: dict[str, Any]) -> Any:
     dataset, folder = _data_source(args)
     data = vision.load(dataset, data_folder=folder)
     epochs = given.get("epochs") or default_epochs(data, given.get("batch_size", 64))
+    if args.write_experiment is not None:
+        places = {"device": args.device, "dataset": dataset, "data": folder}
+        experiment.write(args.write_experiment, experiment.complete({**places, **given, "epochs": epochs}))
     with console.progress(epochs * given.get("networks", 1), "training") as advance:
         return train(
             args.device,
@@ -160,17 +214,13 @@ def _data_source(args: argparse.Namespace) -> tuple[str, str | None]:
     return args.dataset, args.data
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split("-"))
-    except ValueError as error:
-        raise OptionError(f"--layers is '{text}'; expected sizes joined by hyphens, such as 784-25-10") from error
-
-
 def _progress_text(network: int, row: dict[str, float]) -> str:
     text = f"network {network} epoch {row['epoch']:.0f} loss {row['train_loss']:.4f}"
     median = row["validation_error_median"]
-    return text if median != median else f"{text} validation error {100 * median:.2f} %"
+    if median != median:
+        return text
+    low, high = (100 * row[f"validation_error_{end}"] for end in ("low", "high"))
+    return f"{text} validation error {100 * median:.2f} % ({low:.2f} to {high:.2f})"
 
 
 def _row(state: Any, index: int) -> dict[str, Any]:

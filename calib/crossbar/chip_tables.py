@@ -1,5 +1,6 @@
 """Tables to program a real chip with, of all layers of a network."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,6 @@ from torch import nn
 from calib.crossbar.layers import MemristiveLinear
 from calib.crossbar.targets import programming_targets, write_targets
 from calib.errors import OptionError
-from calib.exporters.base import slug
 from calib.nonidealities.quantise import Quantise
 
 
@@ -53,7 +53,12 @@ def write_all(module: nn.Module, folder: str | Path) -> list[Path]:
     """Write the table of each layer as csv into a folder and return their paths, see `targets`."""
     paths = []
     for index, (name, table) in enumerate(targets(module).items()):
-        path = Path(folder) / f"{index}-{slug(name)}.csv"
+        path = Path(folder) / f"{index}-{_plain(name)}.csv"
         write_targets(table, path)
         paths.append(path)
     return paths
+
+
+def _plain(name: str) -> str:
+    """Return a layer's name as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "layer"

@@ -167,7 +167,9 @@ class Convolution(nn.Module):
             self._windows(x)  # refuses inputs that the kernel does not fit into
             y = self._convolve(basis, torch.cat(kernels), self.groups)
             if ones[0].reading.measures:
-                self._measure(fractions, drawn)
+                wanted = torch.is_grad_enabled() and any(one.wants_power for one in ones)
+                with torch.set_grad_enabled(wanted):
+                    self._measure(fractions, drawn)
             parts = [
                 one.decoded(_combined(one, part, line), d)
                 for one, part, line, d in zip(ones, y.chunk(self.groups, 1), lines, drawn, strict=True)
@@ -188,7 +190,6 @@ class Convolution(nn.Module):
         full = one.value_basis(coefficients.new_ones((1, 1)))[0, :, 0]  # (K,)
         return kernel, full @ by_line[:, -1]
 
-    @torch.no_grad()
     def _measure(self, fractions: list[torch.Tensor], drawn: list[drawing.Drawn]) -> None:
         """Add P = sum |V| |I| over all positions; one phase is read."""
         for one, x, numbers in zip(self._crossbars, fractions, drawn, strict=True):

@@ -5,7 +5,7 @@ A card carries the model's identity and no time, so that equal device models giv
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from calib import plugins
 from calib.errors import OptionError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from calib.exporters.base import Exporter
 
-__all__ = ["carries", "export", "exporter", "names", "wanted"]
+__all__ = ["carries", "export", "exporter", "listing", "names", "wanted"]
 
 
 def names() -> list[str]:
@@ -37,6 +37,28 @@ def exporter(name: str) -> "Exporter":
 def carries() -> dict[str, str]:
     """Return in one line what each format carries."""
     return {name: exporter(name).carries for name in names()}
+
+
+def listing(device_model: "xr.DataTree | str | Path | None" = None) -> list[dict[str, Any]]:
+    """Return what each format carries, as `calib card --list` prints it.
+
+    Parameters
+    ----------
+    device_model : a device model, its file, or the name of a bundled one; None lists the formats alone.
+
+    Returns
+    -------
+    list of dict
+        format, suffix, carries (a line), and omits: sentences on what of this device model the format leaves out, None
+        without a device model.
+    """
+    tree = None if device_model is None else _opened(device_model)
+    found = []
+    for name in names():
+        member = exporter(name)
+        omits = None if tree is None else member.omits(tree)
+        found.append({"format": name, "suffix": member.suffix, "carries": member.carries, "omits": omits})
+    return found
 
 
 def wanted(formats: str | Sequence[str]) -> list[str]:
@@ -77,12 +99,16 @@ def export(
     CalibError
         When the model cannot be opened or the folder cannot be written to.
     """
+    chosen = [exporter(name) for name in wanted(formats)]
+    tree = _opened(device_model)
+    return [path for member in chosen for path in member.write(tree, directory)]
+
+
+def _opened(device_model: "xr.DataTree | str | Path") -> "xr.DataTree":
+    """Return a checked device model."""
     from calib.device_model import check, open_device
 
-    chosen = [exporter(name) for name in wanted(formats)]
     if isinstance(device_model, str | Path):
-        tree = open_device(device_model)
-    else:
-        tree = device_model
-        check(tree)
-    return [path for member in chosen for path in member.write(tree, directory)]
+        return open_device(device_model)
+    check(device_model)
+    return device_model

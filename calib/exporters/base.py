@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,8 +18,8 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt
 class Exporter(ABC):
     """Turns a device model into files of one format.
 
-    A member is final and holds only what is its format's own: `contents` returns text, writing it is done here. The
-    text depends on the model's content alone: no time, no path, no random number.
+    A member is final and holds only what is its format's own: `contents` returns text or bytes, writing them is done
+    here. They depend on the model's content alone: no time, no path, no random number.
     """
 
     name: ClassVar[str]
@@ -31,15 +32,22 @@ class Exporter(ABC):
         """Return sentences: what of this device model the format cannot express."""
 
     @abstractmethod
-    def contents(self, device_model: xr.DataTree) -> dict[str, str]:
-        """Return the files as file name -> text; each text holds the model's identity."""
+    def contents(self, device_model: xr.DataTree) -> Mapping[str, str | bytes]:
+        """Return the files as file name -> text (written as UTF-8) or bytes; each holds the model's identity.
+
+        The identity stands in a binary file as plain ASCII as well, so that any program finds it.
+        """
 
     def write(self, device_model: xr.DataTree, directory: str | Path) -> list[Path]:
         """Write the files into `directory`, each whole or not at all, and return their paths."""
         paths = []
-        for file_name, text in self.contents(device_model).items():
+        for file_name, content in self.contents(device_model).items():
             path = Path(directory) / file_name
-            files.write_text(path, text)
+            if isinstance(content, bytes):
+                with files.atomic_write(path) as temporary:
+                    temporary.write_bytes(content)
+            else:
+                files.write_text(path, content)
             paths.append(path)
         return paths
 

@@ -8,7 +8,9 @@ variable's values, and {"number": "NaN"} and so on among attributes, which may b
                         "variables": {<name>: {"dimensions": [...], "type": "f8", "coordinate": false,
                                                "attributes": {...}, "values": [...]}}}}}
 
-`values` is nested as the dimensions are; a number without dimensions is plain. Types are f4, f8, i4, i8 and text.
+`values` is nested as the dimensions are; a number without dimensions is plain. Types are those of `TYPES`. The JSON
+Schema of the document is in `calib.model_schema`. Control characters and those that turn the direction of text are
+written as escapes, so that an editor shows what the text holds.
 """
 
 import json
@@ -22,9 +24,11 @@ import xarray as xr
 from calib import __version__
 from calib.device_model import check, identity
 from calib.errors import ModelError
+from calib.exporters._text import escape_hidden
 from calib.exporters.base import Exporter
 
 FORMAT = "calib-device-model-json/1"
+TYPES = ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "text")
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _VOLATILE = ("created", "calib_version")
 
@@ -51,7 +55,8 @@ def to_json(device_model: xr.DataTree) -> str:
         "attributes": _attributes({k: v for k, v in device_model.attrs.items() if k not in _VOLATILE}),
         "nodes": {str(name): _node(node.to_dataset()) for name, node in device_model.children.items()},
     }
-    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return escape_hidden(text) + "\n"
 
 
 def from_json(source: str | Path) -> xr.DataTree:
@@ -65,17 +70,17 @@ def from_json(source: str | Path) -> xr.DataTree:
     text, where = _text_of(source)
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{where} is no JSON: {error}; export it again with 'calib card --format json'") from error
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
         raise ModelError(f"{where} has format {found!r}; expected '{FORMAT}', as 'calib card --format json' writes it")
     try:
-        nodes = {f"/{name}": _dataset(node) for name, node in document["nodes"].items()}
+        nodes = {f"/{_plain_name(name)}": _dataset(node) for name, node in document["nodes"].items()}
         tree = xr.DataTree.from_dict(nodes)
         tree.attrs = {**_values_of(document["attributes"]), "calib_version": __version__, "created": ""}
         stated = document["identity"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ModelError(f"{where} does not hold a device model ({reason}); export it again") from error
     check(tree)
@@ -137,10 +142,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _plain_name(name: str) -> str:
+    if not name or "/" in name:
+        raise ValueError(f"'{name}' is no name of a node")
+    return name
+
+
 def _dataset(node: dict[str, Any]) -> xr.Dataset:
     data, coords = {}, {}
     for name, variable in node["variables"].items():
         values = variable["values"]
+        if variable["type"] not in TYPES:
+            raise ValueError(f"'{name}' has type {variable['type']!r}, expected one of {', '.join(TYPES)}")
         if variable["type"] == "text":
             array = np.array(values, dtype=str)
         else:

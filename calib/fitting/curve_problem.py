@@ -17,6 +17,68 @@ from calib.iv_models.base import IVModel
 _LARGEST_LOG = 600.0
 
 
+class LawColumns:
+    """Derivatives of a law's current in the fitted coordinates; arrays are (point, problem), or the other way round.
+
+    Attributes
+    ----------
+    names : the law's parameters.
+    is_log : (parameter,) which coordinates are logarithms.
+    scale_index : position of the scale.
+    scale_is_factor : whether the current is the scale times a current at scale 1.
+    projects : whether the scale may be put at its best value for the others.
+    """
+
+    def __init__(self, law: IVModel, points_first: bool = True) -> None:
+        self.law, self.points_first = law, points_first
+        self.names = law.parameter_names
+        self.is_log = np.array([parameter.transform == "log" for parameter in law.parameters])
+        self.scale_index = law.parameter_names.index(law.scale)
+        scale = law.parameters[self.scale_index]
+        self.scale_is_factor = law.scale_is_factor and bool(self.is_log[self.scale_index])
+        self.projects = self.scale_is_factor and scale.lower <= 0 and not np.isfinite(scale.upper)
+
+    def derivatives(self, u: np.ndarray, voltage: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Return dI/dtheta, at scale 1 where that is a factor, d theta/du (k, m), and the current where it is none."""
+        values = {}
+        chain = np.ones(u.shape)
+        for k, name in enumerate(self.names):
+            if self.is_log[k]:
+                chain[k] = np.exp(np.clip(u[k], -_LARGEST_LOG, _LARGEST_LOG))
+            values[name] = self.column(chain[k] if self.is_log[k] else u[k])
+        if self.scale_is_factor:
+            values[self.law.scale] = np.ones((1, 1))
+        jacobian = self.law.jacobian(voltage, xp=np, **values)
+        model = chain if self.scale_is_factor else self.law.current(voltage, xp=np, **values)
+        return [jacobian[name] for name in self.names], chain, model
+
+    def by_coordinates(self, u: np.ndarray, voltage: np.ndarray) -> list[np.ndarray]:
+        """Return dI/du, where the scale is a factor, with nothing put at its best value."""
+        found, chain, _ = self.derivatives(u, voltage)
+        factors = chain * chain[self.scale_index]
+        factors[self.scale_index] = chain[self.scale_index]
+        return [column * self.column(factor) for column, factor in zip(found, factors, strict=True)]
+
+    def put_scale(self, u: np.ndarray, chain: np.ndarray, best: np.ndarray) -> np.ndarray:
+        """Put the scale at its best value where that is usable; return it. It becomes a factor of the other columns."""
+        k = self.scale_index
+        usable = (best > 0) & np.isfinite(best)
+        u[k] = np.where(usable, np.log(np.where(usable, best, 1.0)), u[k])
+        chain[k] = np.where(usable, best, chain[k])
+        self.spread_scale(chain)
+        return chain[k]
+
+    def spread_scale(self, chain: np.ndarray) -> None:
+        """Multiply the factors of the other columns by the scale."""
+        for i in range(len(self.names)):
+            if i != self.scale_index:
+                chain[i] *= chain[self.scale_index]
+
+    def column(self, value: np.ndarray) -> np.ndarray:
+        """Return what belongs to the problems, to be multiplied with points."""
+        return value if self.points_first else value[:, None]
+
+
 class CurveProblem(Problem):
     """Residuals (I(V; theta) + I_0 - I) / sigma of a block of curves.
 
@@ -29,9 +91,7 @@ class CurveProblem(Problem):
     """
 
     def __init__(self, law: IVModel, data: CurveData, fit_offset: bool, projects: bool) -> None:
-        self.law, self.data, self.fit_offset = law, data, fit_offset
-        self.names = law.parameter_names
-        self.is_log = np.array([parameter.transform == "log" for parameter in law.parameters])
+        self.fit_offset = fit_offset
         self.n_points, self.width = data.n_points, data.width
         self.points_first = data.width < 64 or not len(data)
         if self.points_first:
@@ -40,67 +100,34 @@ class CurveProblem(Problem):
             self.voltage, self.current, self.weight = np.atleast_2d(data.voltage), data.current, data.weight
         self.y = self.current * self.weight
         self.data_square = dot(self.y, self.y, self.points_first)
-        k = law.parameter_names.index(law.scale)
-        self.scale_index = k
-        self.scale_is_factor = law.scale_is_factor and bool(self.is_log[k])
-        scale = law.parameters[k]
-        free = scale.lower <= 0 and not np.isfinite(scale.upper)
-        self.projects = projects and self.scale_is_factor and free and not fit_offset
+        self.columns = LawColumns(law, self.points_first)
+        self.projects = projects and self.columns.projects and not fit_offset
 
     def evaluate(self, u: np.ndarray, rows: Rows) -> tuple[np.ndarray, Sequence[np.ndarray], np.ndarray | None]:
         voltage, weight, y = (self._rows(a, rows) for a in (self.voltage, self.weight, self.y))
-        columns, chain, model = self._derivatives(u, voltage)
+        columns, chain, model = self.columns.derivatives(u, voltage)
         columns = [column * weight for column in columns]
-        if self.scale_is_factor:
-            residual = self._from_scale(u, columns[self.scale_index], y, chain)
+        if self.columns.scale_is_factor:
+            residual = self._from_scale(u, columns[self.columns.scale_index], y, chain)
         else:
             residual = model * weight
             residual -= y
         if self.fit_offset:
             columns.append(weight)
-            residual += weight * self._column(u[-1])
+            residual += weight * self.columns.column(u[-1])
         return residual, columns, chain
-
-    def _derivatives(self, u: np.ndarray, voltage: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """Return dI/dtheta, at scale 1 where that is a factor, d theta/du (k, m), and the current where it is none."""
-        values = self._values(u)
-        chain = np.ones(u.shape)
-        for k, name in enumerate(self.names):
-            if self.is_log[k]:
-                chain[k] = values[name]
-        spread = {name: self._column(value) for name, value in values.items()}
-        if self.scale_is_factor:
-            spread[self.law.scale] = np.ones((1, 1))
-        jacobian = self.law.jacobian(voltage, xp=np, **spread)
-        model = chain if self.scale_is_factor else self.law.current(voltage, xp=np, **spread)
-        return [jacobian[name] for name in self.names], chain, model
 
     def _from_scale(self, u: np.ndarray, model: np.ndarray, y: np.ndarray, chain: np.ndarray) -> np.ndarray:
         """Return the residual from the weighted current at scale 1; the scale becomes a factor of the columns."""
-        k = self.scale_index
         if self.projects:
-            best = dot(model, y, self.points_first) / dot(model, model, self.points_first)
-            usable = (best > 0) & np.isfinite(best)
-            u[k] = np.where(usable, np.log(np.where(usable, best, 1.0)), u[k])
-            chain[k] = np.where(usable, best, chain[k])
-        for i in range(len(self.names)):
-            if i != k:
-                chain[i] *= chain[k]
-        residual = model * self._column(chain[k])
+            self.columns.put_scale(u, chain, dot(model, y, self.points_first) / dot(model, model, self.points_first))
+        else:
+            self.columns.spread_scale(chain)
+        residual = model * self.columns.column(chain[self.columns.scale_index])
         residual -= y
         return residual
-
-    def _values(self, u: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the law's parameters (m,) at u (k, m)."""
-        values = {}
-        for k, name in enumerate(self.names):
-            values[name] = np.exp(np.clip(u[k], -_LARGEST_LOG, _LARGEST_LOG)) if self.is_log[k] else u[k]
-        return values
 
     def _rows(self, array: np.ndarray, rows: Rows) -> np.ndarray:
         if self.points_first:
             return array if array.shape[1] == 1 else array[:, rows]
         return array if len(array) == 1 else array[rows]
-
-    def _column(self, value: np.ndarray) -> np.ndarray:
-        return value if self.points_first else value[:, None]

@@ -8,8 +8,9 @@ is minimised within the bounds of the law's parameters, in coordinates u where p
 is a constant offset of the instrument, an optional nuisance; rho is a loss of `calib.fitting.robust` and C its
 `f_scale`, rho(z) = z unless stated.
 
-Every fit is Levenberg-Marquardt (`calib.fitting.levenberg_marquardt`), started on a few points of each curve. Where a
-law is a factor times an exponential, there is no offset and the loss is linear, the same minimum is found in one pass
+Every fit is Levenberg-Marquardt (`calib.fitting.levenberg_marquardt`), started on a few points of each curve, or, where
+many curves share their voltages, on nodes that stand for all points (`calib.fitting.reduced_curves`). Where a law is a
+factor times an exponential, there is no offset and the loss is linear, the same minimum is found in one pass
 (`calib.fitting.variable_projection`).
 
 The covariance of the estimates is s^2 (J^T J)^-1 with s^2 = chi^2 / (n - p), as in
@@ -27,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from calib.errors import FitError, OptionError
-from calib.fitting import robust, variable_projection
-from calib.fitting.batch_fit import FLAGS, OK, UNDETERMINED, BatchFit, assemble
+from calib.fitting import reduced_curves, robust, variable_projection
+from calib.fitting.batch_fit import FLAGS, OK, SINGULAR, UNDETERMINED, BatchFit, assemble
 from calib.fitting.curve_data import CurveData, prepare
 from calib.fitting.curve_problem import CurveProblem
 from calib.fitting.levenberg_marquardt import solve
@@ -46,12 +47,14 @@ from calib.iv_models.base import IVModel
 
 __all__ = ["FLAGS", "OK", "UNDETERMINED", "BatchFit", "fit_batch", "fit_blocks", "fit_single", "solve"]
 
-BLOCK = 400_000  # points of a block of curves: what it needs stays in the cache
+BLOCK = 1_000_000  # points of a block of curves: much for one call of numpy, little for the memory
 MAXIMUM_ITERATIONS = 100
 TOLERANCE = 1e-7  # error of the estimates in standard errors
 _RATE = 0.1  # by which the error shrinks in an iteration close to the minimum
 _OTHER_ITERATIONS = 40  # of further starts
 _QUICK_ITERATIONS = 6  # of the first look; curves that need more are treated together
+_NEAR_ITERATIONS = 12  # the same, of curves that nearly all need only one
+_TOGETHER = 50  # doubtful curves up to which all further starts are tried at once
 _MOST_THREADS = 8
 
 
@@ -70,14 +73,16 @@ class _Options:
         return self.fit_offset, self.loss, self.f_scale
 
     def solve(
-        self, law: IVModel, data: CurveData, start: np.ndarray, damping: float, maximum_iterations: int
-    ) -> Solution:
+        self, law: IVModel, data: CurveData, start: np.ndarray, damping: float, maximum_iterations: int,
+        curvature: np.ndarray | None = None, rate: np.ndarray | float | None = None,
+    ) -> Solution:  # fmt: skip
         """Fit curves from `start` (curve, parameter)."""
         lower, upper = internal_bounds(law, self.fit_offset)
         problem = CurveProblem(law, data, self.fit_offset, self.loss == "linear")
         return solve(
             problem, start, lower=lower, upper=upper, loss=self.loss, f_scale=self.f_scale, damping=damping,
-            tolerance=TOLERANCE, rate=_RATE if damping == 0 and self.loss == "linear" else 1.0,
+            tolerance=TOLERANCE, curvature=curvature,
+            rate=rate if rate is not None else _RATE if damping == 0 and self.loss == "linear" else 1.0,
             longest_step=longest_step(law, self.fit_offset), logarithms=logarithms(law, self.fit_offset),
             maximum_iterations=maximum_iterations,
         )  # fmt: skip
@@ -151,14 +156,17 @@ def _fit_all(
 
     def second(rows: np.ndarray) -> Solution:
         data = prepare(*(array[rows] for array in arrays))
-        return _second_look(law, data, _at(x0, rows), options, solution.take(rows))
+        return _second_look(law, data, _at(x0, rows), options, solution.take(rows), unsure[rows])
 
     with _workers(threads, len(parts)) as run:
         blocks = run(first, parts)
         solution = Solution.join([block.solution for block in blocks])
-        n_points, all_zero = (np.concatenate([getattr(b, name) for b in blocks]) for name in ("n_points", "all_zero"))
+        n_points, all_zero, searched, unsure = (
+            np.concatenate([getattr(b, name) for b in blocks])
+            for name in ("n_points", "all_zero", "searched", "unsure")
+        )
         enough = (n_points > solution.u.shape[1]) & ~all_zero
-        left = np.flatnonzero(enough & doubtful(law, solution) & options.careful)
+        left = np.flatnonzero(enough & (unsure | (doubtful(law, solution) & ~searched)) & options.careful)
         groups = np.array_split(left, -(-len(left) // size)) if len(left) else []
         for rows, other in zip(groups, run(second, groups), strict=True):
             solution.put_better(rows, other)
@@ -226,11 +234,20 @@ def _workers(threads: int, tasks: int) -> Iterator[Callable[[Callable, Iterable]
 
 @dataclass(frozen=True)
 class _Block:
-    """What the first look at a block of curves gives."""
+    """What the first look at a block of curves gives.
+
+    Attributes
+    ----------
+    solution, n_points, all_zero : minima, points used, and whether every current is zero.
+    searched : (curve,) that started from the best of many candidates, and need no other start.
+    unsure : (curve,) that started from nodes and did not converge.
+    """
 
     solution: Solution
     n_points: np.ndarray
     all_zero: np.ndarray
+    searched: np.ndarray
+    unsure: np.ndarray
 
 
 def _first_look(law: IVModel, data: CurveData, x0: dict[str, np.ndarray], options: _Options) -> _Block:
@@ -238,6 +255,7 @@ def _first_look(law: IVModel, data: CurveData, x0: dict[str, np.ndarray], option
     k = len(law.parameters) + options.fit_offset
     all_zero = _all_zero(data.current)
     enough = (data.n_points > k) & ~all_zero
+    searched, unsure = np.zeros(len(data), dtype=bool), np.zeros(len(data), dtype=bool)
     plain = options.loss == "linear" and not options.fit_offset
     if plain and enough.any() and variable_projection.reference(law) is not None:
         solution = variable_projection.fit(law, data)
@@ -245,10 +263,16 @@ def _first_look(law: IVModel, data: CurveData, x0: dict[str, np.ndarray], option
         solution, some = Solution.empty(len(data), k, data.n_points), np.flatnonzero(enough)
         if len(some):
             part = data if len(some) == len(data) else data.take(some)
-            start = quick_start(law, part, _at(x0, some), *options.of_start)
-            found = options.solve(law, part, start, damping=0.0, maximum_iterations=_QUICK_ITERATIONS)
+            near = reduced_curves.start(law, part, _RATE) if plain and not x0 else None
+            if near is None:
+                start = quick_start(law, part, _at(x0, some), *options.of_start)
+                found = options.solve(law, part, start, 0.0, _QUICK_ITERATIONS)
+            else:
+                found = options.solve(law, part, near.u, 0.0, _NEAR_ITERATIONS, near.curvature, near.rate)
+                searched[some] = near.near & found.converged & (found.condition < SINGULAR)
+                unsure[some] = ~found.converged
             solution = found if part is data else solution.put(some, found)
-    return _Block(solution, data.n_points, all_zero)
+    return _Block(solution, data.n_points, all_zero, searched, unsure)
 
 
 def _all_zero(current: np.ndarray) -> np.ndarray:
@@ -260,16 +284,35 @@ def _all_zero(current: np.ndarray) -> np.ndarray:
 
 
 def _second_look(
-    law: IVModel, data: CurveData, x0: dict[str, np.ndarray], options: _Options, first: Solution
+    law: IVModel, data: CurveData, x0: dict[str, np.ndarray], options: _Options, first: Solution, unsure: np.ndarray
 ) -> Solution:
     """Go on where the first look did not converge; where it is doubtful still, try other starts; keep the best."""
-    solution, most = first, MAXIMUM_ITERATIONS
-    known = np.atleast_1d(np.isfinite(solution.u).all(1))
-    for start in [np.where(known[:, None], first.u, 0.0), *careful_starts(law, data, x0, *options.of_start)]:
-        doubt = doubtful(law, solution) if most < MAXIMUM_ITERATIONS else ~solution.converged & known
-        rows = np.flatnonzero(doubt)
+    solution = first
+    rows = np.flatnonzero(unsure)
+    if len(rows):
+        part = data.take(rows)
+        start = quick_start(law, part, _at(x0, rows), *options.of_start)
+        found = options.solve(law, part, start, 0.0, _QUICK_ITERATIONS)
+        solution.put_better(rows, found)
+        lost = ~solution.converged[rows]
+        solution.put(rows[lost], found.take(lost))
+    rows = np.flatnonzero(~solution.converged & np.isfinite(solution.u).all(1))
+    if len(rows):
+        start = solution.u[rows]
+        solution.put_better(rows, options.solve(law, data.take(rows), start, 1e-2, MAXIMUM_ITERATIONS))
+    left = np.flatnonzero(doubtful(law, solution))
+    if not len(left):
+        return solution
+    starts = careful_starts(law, data.take(left), _at(x0, left), *options.of_start)
+    if len(left) <= _TOGETHER:
+        rows = np.tile(left, len(starts))
+        found = options.solve(law, data.take(rows), np.concatenate(starts), 1e-2, _OTHER_ITERATIONS)
+        for at in np.array_split(np.arange(len(rows)), len(starts)):
+            solution.put_better(left, found.take(at))
+        return solution
+    for start in starts:
+        at = np.flatnonzero(doubtful(law, solution.take(left)))
+        rows = left[at]
         if len(rows):
-            found = options.solve(law, data.take(rows), start[rows], damping=1e-2, maximum_iterations=most)
-            solution.put_better(rows, found)
-        most = _OTHER_ITERATIONS
+            solution.put_better(rows, options.solve(law, data.take(rows), start[at], 1e-2, _OTHER_ITERATIONS))
     return solution

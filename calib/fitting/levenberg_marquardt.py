@@ -24,21 +24,32 @@ import numpy as np
 
 from calib.fitting import robust, small_matrices
 from calib.fitting.bounded_step import bounded_step
-from calib.fitting.normal_equations import NormalEquations, Problem, Rows, chunks, evaluate_all, jacobian_of
+from calib.fitting.normal_equations import (
+    NormalEquations,
+    Problem,
+    Rows,
+    Summed,
+    chunks,
+    evaluate_all,
+    jacobian_of,
+)
 from calib.fitting.solution import Solution, covariance
 
-__all__ = ["Problem", "Rows", "Solution", "minimise", "solve"]
+__all__ = ["Problem", "Rows", "Solution", "approach", "minimise", "solve"]
 
 MAXIMUM_ITERATIONS = 100
 TOLERANCE = 1e-9  # length of a step in standard errors
 RELATIVE_TOLERANCE = 1e-7
 CLOSE = 1e-4  # length of a step in standard errors that is enough where iterations run out
 NEARLY_SINGULAR = 1e-11  # smallest squared pivot of the scaled normal matrix below which the Jacobian is decomposed
+_LEAST_LEFT = 1e-2  # of a step, for its length relative to the parameters: the covariance is that before the step
 _EPS = np.finfo(float).eps
 _LEAST_DAMPING, _LARGEST_DAMPING = 1e-8, 1e12
+_SUMMED_DAMPING = 5e-5  # after an undamped step that failed, where an evaluation costs little
 _LONGEST_LAST_STEP = 1e-3
 _PATIENCE = 6  # steps in a row that gain less than a tenth of what they promise
 _UNSEEN = 4.0  # a step that promises this many times what rounding hides, and fails, has found the minimum
+_FIRST_STEPS = 4  # without second derivatives, where they are known
 _FADING = 0.5  # what an iteration leaves of the largest norm of a column so far
 
 
@@ -52,9 +63,10 @@ def solve(
     f_scale: float = 1.0,
     damping: float = 1e-3,
     tolerance: float = TOLERANCE,
-    rate: float = 1.0,
+    rate: float | np.ndarray = 1.0,
     longest_step: np.ndarray | None = None,
     logarithms: np.ndarray | None = None,
+    curvature: np.ndarray | None = None,
     maximum_iterations: int = MAXIMUM_ITERATIONS,
 ) -> Solution:
     """Minimise every problem of a batch.
@@ -67,11 +79,14 @@ def solve(
     loss, f_scale : how residuals cost, see `calib.fitting.robust`.
     damping : Marquardt's parameter of the first step; 0 is right where the start is close.
     tolerance : error of the estimates, in standard errors, at which the iteration may end.
-    rate : factor by which the first step is expected to shrink the error; 1 where nothing is known of the start.
+    rate : factor by which the first step is expected to shrink the error, one or (n,); 1 where nothing is known of the
+        start.
     longest_step : (k,) furthest that an iteration may move a parameter, relative to its size or to one, whichever is
         larger.
     logarithms : (k,) which parameters are logarithms; where it is given, the iteration also ends once every parameter,
         not its logarithm, is known to `RELATIVE_TOLERANCE`.
+    curvature : (k, k, n) what second derivatives of the model near the start add to J^T J; it makes the first steps
+        those of Newton's method. For the sum of squares.
     maximum_iterations : evaluations of the model after which a problem counts as not converged.
 
     Raises
@@ -80,9 +95,26 @@ def solve(
         When the loss does not exist.
     """
     how = (loss, f_scale, damping, tolerance, rate, longest_step, logarithms)
-    state = _minimised(problem, start, lower, upper, how, maximum_iterations)
+    state = _minimised(problem, start, lower, upper, how, maximum_iterations, curvature)
     state.last_step()
     return state.solution()
+
+
+def approach(
+    problem: Summed,
+    start: np.ndarray,
+    *,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    tolerance: float,
+    longest_step: np.ndarray,
+    maximum_iterations: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where problems known by their sums end (k, n), J^T J next to it (k, k, n), and which converged (n,)."""
+    how = ("linear", 1.0, 0.0, tolerance, 1.0, longest_step, None)
+    state = _minimised(problem, start, lower, upper, how, maximum_iterations)
+    state.last_step()
+    return state.u, state.now.matrix, state.converged
 
 
 def minimise(
@@ -105,8 +137,9 @@ def minimise(
 
 
 def _minimised(
-    problem: Problem, start: np.ndarray, lower: np.ndarray | None, upper: np.ndarray | None,
-    how: tuple[str, float, float, float, float, np.ndarray | None, np.ndarray | None], maximum_iterations: int,
+    problem: Problem | Summed, start: np.ndarray, lower: np.ndarray | None, upper: np.ndarray | None,
+    how: tuple[str, float, float, float, float | np.ndarray, np.ndarray | None, np.ndarray | None],
+    maximum_iterations: int, curvature: np.ndarray | None = None,
 ) -> "_State":  # fmt: skip
     robust.check_loss(*how[:2])
     k = start.shape[1]
@@ -115,10 +148,12 @@ def _minimised(
         low = np.full(k, -np.inf) if lower is None else np.asarray(lower, dtype=float)
         high = np.full(k, np.inf) if upper is None else np.asarray(upper, dtype=float)
         bounds = (low[:, None], high[:, None])
-    state = _State(problem, np.array(start.T, dtype=float, order="C"), bounds, *how)
-    for _ in range(maximum_iterations - 1):
+    state = _State(problem, np.array(start.T, dtype=float, order="C"), bounds, *how, curvature)
+    for number in range(maximum_iterations - 1):
         if not len(state.active):
             break
+        if number >= _FIRST_STEPS and isinstance(problem, Summed):
+            state.renew_curvature(problem)
         state.iterate()
     state.accept_close()
     return state
@@ -128,23 +163,28 @@ class _State:
     """Where every problem stands; arrays (k, n)."""
 
     def __init__(
-        self, problem: Problem, u: np.ndarray, bounds: tuple[np.ndarray, np.ndarray] | None, loss: str, f_scale: float,
-        damping: float, tolerance: float, rate: float, longest_step: np.ndarray | None,
-        logarithms: np.ndarray | None = None,
+        self, problem: Problem | Summed, u: np.ndarray, bounds: tuple[np.ndarray, np.ndarray] | None, loss: str,
+        f_scale: float, damping: float, tolerance: float, rate: float | np.ndarray, longest_step: np.ndarray | None,
+        logarithms: np.ndarray | None = None, curvature: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         n = u.shape[1]
         self.problem, self.bounds, self.loss, self.f_scale = problem, bounds, loss, f_scale
-        self.tolerance, self.rate, self.longest_step = tolerance, rate, longest_step
-        self.logarithms = logarithms
+        self.tolerance, self.rate, self.longest_step = tolerance, np.broadcast_to(rate, (n,)), longest_step
+        self.logarithms, self.curvature = logarithms, curvature
         self.u = u if bounds is None else np.clip(u, *bounds)
         self.now = evaluate_all(problem, self.u, slice(0, n), loss, f_scale)
         self.largest = small_matrices.diagonal(self.now.matrix)  # of the columns' squared norms so far
         self.damping = np.full(n, damping)
+        self.first_damping = _SUMMED_DAMPING if isinstance(problem, Summed) else _LEAST_DAMPING
         self.growth, self.stalled = np.full(n, 2.0), np.zeros(n, dtype=int)
         self.before = np.full(n, np.nan)  # promise of the last undamped step
+        self.last, self.promise = np.full(self.u.shape, np.nan), np.full(n, np.nan)  # where a step ended it
         self.converged = np.zeros(n, dtype=bool)
         self.iterations = np.ones(n, dtype=int)
         self.rounding = _EPS**2 * problem.data_square
+        self.cancelled = (
+            isinstance(problem, Summed) * _EPS
+        ) * problem.data_square  # a cost that is a difference of sums
         self.active = np.flatnonzero(np.isfinite(self.now.cost))
 
     def rows(self) -> Rows:
@@ -157,6 +197,9 @@ class _State:
         step, promise = self.step(self.rows(), self.damping[self.active])
         ends = self.ends(promise, step)
         self.converged[self.active[ends]] = True
+        undamped = ends & (self.damping[self.active] == 0)
+        self.last[:, self.active[undamped]] = step[:, undamped]
+        self.promise[self.active[undamped]] = promise[undamped]
         stay = np.flatnonzero(~ends)
         self.active = self.active[stay]
         if not len(stay):
@@ -197,7 +240,7 @@ class _State:
         relaxed = np.where(gain > 0.75, damping * 0.1, np.where(gain < 0.25, np.maximum(4 * damping, 1e-6), damping))
         relaxed = np.where(relaxed < _LEAST_DAMPING, 0.0, relaxed)
         growth = np.where(better, 2.0, self.growth[self.active] * 2)
-        self.damping[self.active] = np.where(better, relaxed, np.maximum(damping, _LEAST_DAMPING) * growth)
+        self.damping[self.active] = np.where(better, relaxed, np.maximum(damping, self.first_damping) * growth)
         self.growth[self.active] = growth
 
     def accept_close(self) -> None:
@@ -208,8 +251,8 @@ class _State:
 
     def visible(self, cost: np.ndarray) -> np.ndarray:
         """Return the smallest change of the cost that rounding does not hide."""
-        rounding = self.rounding[self.active]
-        return 8 * _EPS * cost + 4 * np.sqrt(cost * rounding) + 16 * rounding
+        rounding, cancelled = self.rounding[self.active], self.cancelled[self.active]
+        return 8 * _EPS * cost + 4 * np.sqrt(cost * rounding) + 16 * (rounding + cancelled)
 
     @np.errstate(all="ignore")
     def ends(self, promise: np.ndarray, step: np.ndarray) -> np.ndarray:
@@ -218,13 +261,14 @@ class _State:
         cost = self.now.cost[active]
         nearly_undamped = self.damping[active] <= 1e-4
         ratio = promise / self.before[active]
-        shrinking = np.where(np.isfinite(ratio), np.minimum(ratio, 1.0), self.rate**2)
+        shrinking = np.where(np.isfinite(ratio), np.minimum(ratio, 1.0), self.rate[active] ** 2)
         self.before[active] = np.where(nearly_undamped, promise, np.nan)
         variance = cost / np.maximum(self.problem.n_points[active] - len(self.u), 1)
         length_small = promise * shrinking <= self.tolerance**2 * variance
         if self.logarithms is not None:
             size = np.where(self.logarithms[:, None], 1.0, np.abs(self.u[:, active]))
-            length_small |= (np.abs(step) * np.sqrt(shrinking) <= RELATIVE_TOLERANCE * size).all(0)
+            left = np.maximum(np.sqrt(shrinking), _LEAST_LEFT)
+            length_small |= (np.abs(step) * left <= RELATIVE_TOLERANCE * size).all(0)
         lost_in_rounding = (promise <= self.visible(cost)) & (ratio > 0.8)
         ends = nearly_undamped & (length_small | lost_in_rounding | (promise <= self.rounding[active]))
         return ends if self.bounds is None else ends & self.stays_at_bounds(step)
@@ -239,25 +283,37 @@ class _State:
         some = np.flatnonzero((low | high).any(0))
         if len(some):
             gradient = self.now.gradient[:, rows][:, some]
-            after = gradient + np.einsum("ijn,jn->in", self.now.matrix[:, :, rows][:, :, some], step[:, some])
+            after = gradient + np.einsum("ijn,jn->in", self.hessian(rows)[:, :, some], step[:, some])
             after *= (np.abs(after) > 1e-9 * np.abs(gradient)) | ~np.isfinite(after)
             stays[some] = ~((low[:, some] & (after < 0)) | (high[:, some] & (after > 0))).any(0)
         return stays
+
+    def renew_curvature(self, problem: Summed) -> None:
+        """Find the active problems' second derivatives."""
+        if self.curvature is None:
+            self.curvature = np.zeros(self.now.matrix.shape)
+        u, matrix = self.u[:, self.active], self.now.matrix[:, :, self.active]
+        self.curvature[:, :, self.active] = problem.usable_curvature(u, matrix, self.active)[0]
+
+    def hessian(self, rows: Rows) -> np.ndarray:
+        """Return half of the cost's second derivatives (k, k, m), as far as they are known."""
+        matrix = self.now.matrix[:, :, rows]
+        return matrix if self.curvature is None else matrix + self.curvature[:, :, rows]
 
     @np.errstate(all="ignore")
     def step(self, rows: Rows, damping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the damped step (k, m) within the bounds and the reduction of the cost that it promises."""
         largest = self.largest[:, rows]
         norm = np.sqrt(np.where((largest > 0) & np.isfinite(largest), largest, 1.0))
-        matrix = small_matrices.scaled(self.now.matrix[:, :, rows], norm)
+        matrix = small_matrices.scaled(self.hessian(rows), norm)
         gradient = self.now.gradient[:, rows] / norm
         room = None
         if self.bounds is not None:
             room = ((self.bounds[0] - self.u[:, rows]) * norm, (self.bounds[1] - self.u[:, rows]) * norm)
         step, held, pivot = bounded_step(matrix, gradient, damping, room)
         poor = np.flatnonzero(pivot < NEARLY_SINGULAR)
-        if len(poor):
-            self._by_decomposition(step, held, poor, rows, norm, damping)
+        if len(poor) and isinstance(self.problem, Problem):
+            self._by_decomposition(self.problem, step, held, poor, rows, norm, damping)
         if self.longest_step is not None:
             limit = self.longest_step[:, None] * np.maximum(np.abs(self.u[:, rows]), 1.0) * norm
             step *= np.fmin(np.fmin.reduce(limit / np.abs(step), axis=0), 1.0)
@@ -265,14 +321,15 @@ class _State:
         return step / norm, np.where(np.isfinite(promise), np.maximum(promise, 0.0), 0.0)
 
     def _by_decomposition(
-        self, step: np.ndarray, held: np.ndarray, poor: np.ndarray, rows: Rows, norm: np.ndarray, damping: np.ndarray
-    ) -> None:
+        self, problem: Problem, step: np.ndarray, held: np.ndarray, poor: np.ndarray, rows: Rows, norm: np.ndarray,
+        damping: np.ndarray,
+    ) -> None:  # fmt: skip
         """Replace the steps of nearly singular problems by those from the Jacobian's singular values."""
         which = np.arange(self.u.shape[1])[rows][poor]
-        for part in chunks(len(which), self.problem.width * len(self.u)):
+        for part in chunks(len(which), problem.width * len(self.u)):
             at = poor[part]
             residual, jacobian = jacobian_of(
-                self.problem, self.u[:, which[part]].copy(), which[part], self.loss, self.f_scale
+                problem, self.u[:, which[part]].copy(), which[part], self.loss, self.f_scale
             )
             jacobian = jacobian / norm[:, at].T[:, None, :]
             fixed = held[:, at].T
@@ -290,9 +347,13 @@ class _State:
     @np.errstate(all="ignore")
     def last_step(self) -> None:
         """Take the undamped step of the problems that ended: it was found, but did not matter."""
+        self.active = np.flatnonzero(self.converged & np.isnan(self.promise))
+        if len(self.active):
+            found = self.step(self.rows(), np.zeros(len(self.active)))
+            self.last[:, self.active], self.promise[self.active] = found
         self.active = np.flatnonzero(self.converged)
         rows = self.rows()
-        step, promise = self.step(rows, np.zeros(len(self.active)))
+        step, promise = self.last[:, rows], self.promise[rows]
         short = (np.abs(step) <= _LONGEST_LAST_STEP * np.maximum(np.abs(self.u[:, rows]), 1.0)).all(0)
         moved = self.u[:, rows] + np.where(short, step, 0.0)
         self.now.cost[rows] -= np.where(short, np.minimum(promise, 0.5 * self.now.cost[rows]), 0.0)
@@ -303,6 +364,7 @@ class _State:
     @np.errstate(all="ignore")
     def solution(self) -> Solution:
         """Return the estimates with their covariance and what the residuals say."""
+        assert isinstance(self.problem, Problem)
         k, n = self.u.shape
         at_bound = np.zeros((k, n), dtype=bool)
         if self.bounds is not None:
@@ -311,7 +373,7 @@ class _State:
         variance = np.where(n_free > 0, self.now.cost / np.maximum(n_free, 1), np.nan)
         matrix = self.now.matrix
         if self.loss != "linear":
-            matrix, variance = self._without_loss(n_free)
+            matrix, variance = self._without_loss(self.problem, n_free)
         unscaled, condition = covariance(self.problem, self.u, matrix, at_bound)
         return Solution(
             u=self.u.T, cost=self.now.cost, square=self.now.square, fourth=self.now.fourth, converged=self.converged,
@@ -319,12 +381,12 @@ class _State:
             iterations=self.iterations,
         )  # fmt: skip
 
-    def _without_loss(self, n_free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _without_loss(self, problem: Problem, n_free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return J^T J of the unweighted residuals at the estimates, and Huber's factor."""
         k, n = self.u.shape
         matrix, variance = np.empty((k, k, n)), np.empty(n)
-        for part in chunks(n, self.problem.width * k):
-            residual, jacobian = jacobian_of(self.problem, self.u[:, part].copy(), part)
+        for part in chunks(n, problem.width * k):
+            residual, jacobian = jacobian_of(problem, self.u[:, part].copy(), part)
             matrix[:, :, part] = np.einsum("npi,npj->ijn", jacobian, jacobian)
             used = (jacobian != 0).any(2) | (residual != 0)
             variance[part] = robust.variance_factor(residual, used, n_free[part], self.loss, self.f_scale)

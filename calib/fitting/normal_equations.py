@@ -47,6 +47,27 @@ class Problem(ABC):
         """
 
 
+class Summed(ABC):
+    """A batch of least-squares problems that is known by its normal equations only; the loss is the sum of squares.
+
+    Attributes
+    ----------
+    n_points, data_square, width : as of `Problem`.
+    """
+
+    n_points: np.ndarray
+    data_square: np.ndarray
+    width: int
+
+    @abstractmethod
+    def add(self, out: "NormalEquations", part: slice, u: np.ndarray, rows: Rows) -> None:
+        """Write the normal equations of the problems `rows` at `u` (k, m) into the places `part` of `out`."""
+
+    @abstractmethod
+    def usable_curvature(self, u: np.ndarray, matrix: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what second derivatives add to J^T J (k, k, m), 0 where it spoils it, and (m,) where it does not."""
+
+
 @dataclass
 class NormalEquations:
     """Cost and normal equations of m problems: gradient (k, m) is J^T r, matrix (k, k, m) is J^T J.
@@ -87,13 +108,16 @@ def chunks(count: int, width: int) -> Iterator[slice]:
 
 
 def evaluate_all(
-    problem: Problem, u: np.ndarray, rows: Rows, loss: str = "linear", f_scale: float = 1.0
+    problem: Problem | Summed, u: np.ndarray, rows: Rows, loss: str = "linear", f_scale: float = 1.0
 ) -> NormalEquations:
     """Return the normal equations of the problems `rows` at `u` (k, m); `u` holds what the problem put there."""
     k, m = u.shape
     out = NormalEquations.empty(k, m)
     with np.errstate(all="ignore"):
         for part in chunks(m, problem.width):
+            if isinstance(problem, Summed):
+                problem.add(out, part, u[:, part], _part(rows, part))
+                continue
             residual, columns, factors = problem.evaluate(u[:, part], _part(rows, part))
             _accumulate(out, part, residual, columns, loss, f_scale, problem.points_first)
             if factors is not None:

@@ -5,9 +5,9 @@ import xarray as xr
 
 from calib.fitting.intervals import quantile_interval
 from calib.fitting.programming import variance_components
-from calib.fitting.pulse_laws import LAWS
 from calib.fitting.pulse_numbers import GRID, QUANTITIES, Numbers, numbers_of
 from calib.fitting.pulse_trains import MINIMUM_READINGS, POLARITIES, Train, trains_of
+from calib.pulse_laws import LAWS
 
 BINS = 12
 BAND = (0.05, 0.5, 0.95)

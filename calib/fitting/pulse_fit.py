@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_solve_banded, cholesky_banded, get_lapack_funcs
 
-from calib.fitting.pulse_laws import PulseLaw
 from calib.fitting.pulse_trains import Trains
+from calib.pulse_laws import PulseLaw
 
 _RHO = (-14.0, 14.0)  # logit of the share of the noise that persists
 _GROWTH = (-0.5, 1.2)  # power of the step with which the noise grows

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from calib.fitting.pulse_fit import TrainFits, fit_law
-from calib.fitting.pulse_laws import LAWS
 from calib.fitting.pulse_trains import Train, Trains, joined
+from calib.pulse_laws import LAWS
+from calib.pulse_laws import NEUROSIM_LABEL as NEUROSIM_LABEL
 
-NEUROSIM_LABEL = 0.099
-"""Deviation from linear of NeuroSim's nonlinearity label 1: in its table of the normalised A against the label (MLP
-NeuroSim, formula.cpp, getParamA) the curve of A deviates by 0.099 times the label, to the table's own rounding."""
 LEVEL_Z = 1.6448536269514722
 """Standard deviations from a level to the border of its neighbour at 5 % error on that side."""
 GRID = np.linspace(0, 1, 401)

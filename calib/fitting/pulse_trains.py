@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from calib.pulse_laws import POLARITIES as POLARITIES
+
 MINIMUM_READINGS = 10
 """A train with fewer readings has no degree of freedom left beside seven parameters and AICc."""
-POLARITIES = ("potentiation", "depression")
 SAME_PULSE = 0.01
 """Amplitudes and widths of a train that differ by less than this, relative to the median, are identical pulses."""
 _FEWEST = 2  # readings of a train that is listed at all

@@ -10,6 +10,7 @@ from calib.fitting.normal_equations import Problem, chunks, jacobian_of
 
 ILL_CONDITIONED = 1e8
 """Condition number of the scaled normal matrix from which on covariances come from the Jacobian and are flagged."""
+_SAME_COST = 1e-9
 _EPS = np.finfo(float).eps
 
 
@@ -68,8 +69,11 @@ class Solution:
         return self
 
     def put_better(self, rows: np.ndarray, other: "Solution") -> None:
-        """Replace those of the problems `rows` for which `other` converged at a lower cost."""
-        better = other.converged & ~(self.converged[rows] & (self.cost[rows] <= other.cost))
+        """Replace those of the problems `rows` for which `other` converged at a lower cost, or is better determined."""
+        cost, converged = self.cost[rows], self.converged[rows]
+        better = other.converged & ~(converged & (cost <= other.cost))
+        same = other.converged & converged & (np.abs(other.cost - cost) <= _SAME_COST * cost)
+        better |= same & (other.condition < ILL_CONDITIONED) & ~(self.condition[rows] < ILL_CONDITIONED)
         self.put(rows[better], other.take(better))
 
     @classmethod

@@ -43,16 +43,19 @@ class StartGrid:
     ----------
     shapes : name of each shape parameter -> its values (candidate,) for curves whose largest voltage is 1 V.
     powers : name -> power of the largest voltage with which the values grow; 0 where it is not named.
+    valley : the shape along which a curve's cost lies in a bent valley, or has several minima; empty where there is
+        none. The fit of many curves then looks at the whole valley first.
     """
 
     shapes: dict[str, np.ndarray]
     powers: dict[str, float]
+    valley: str = ""
 
     @classmethod
-    def product(cls, powers: dict[str, float], **axes: Iterable[float]) -> "StartGrid":
+    def product(cls, powers: dict[str, float], valley: str = "", **axes: Iterable[float]) -> "StartGrid":
         """Return the grid of all combinations of the axes' values."""
         columns = np.array(list(itertools.product(*axes.values())), dtype=float).T
-        return cls(dict(zip(axes, columns, strict=True)), powers)
+        return cls(dict(zip(axes, columns, strict=True)), powers, valley)
 
 
 class IVModel(ABC):

@@ -46,11 +46,9 @@ class Diode(IVModel):
     def jacobian(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> dict[str, Array]:
         i_s, v_f, n = parameters["i_s"], parameters["v_f"], parameters["n"]
         x = voltage / v_f
-        size, half = xp.exp((1 - 0.5 * n) * x), 0.5 * n * x
-        back = size * xp.exp(-half)
-        per_scale = 2 * size * xp.sinh(half)
-        by_v_f = -i_s * x / v_f * (per_scale + n * back)
-        return {"i_s": per_scale + 0 * i_s, "v_f": by_v_f, "n": i_s * x * back}
+        forward, back = xp.exp(x), xp.exp((1 - n) * x)
+        by_v_f = (-i_s / v_f) * x * (forward + (n - 1) * back)
+        return {"i_s": forward - back + 0 * i_s, "v_f": by_v_f, "n": i_s * x * back}
 
     def slope(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> Array:
         x, n = voltage / parameters["v_f"], parameters["n"]

@@ -5,7 +5,7 @@ from types import ModuleType
 import numpy as np
 
 from calib.iv_models import _guess
-from calib.iv_models.base import Array, IVModel, Parameter
+from calib.iv_models.base import Array, IVModel, Parameter, StartGrid
 
 
 class Polynomial(IVModel):
@@ -27,6 +27,7 @@ class Polynomial(IVModel):
     scale = "g"
     odd = True
     expression = "g*(V + a3*V*V*V + a5*V*V*V*V*V)"
+    start = StartGrid.product({}, a3=(0.0,), a5=(0.0,))
     no_series_because = "the coefficients of a polynomial take up whatever a series resistance does to the curve"
     latex = r"I = g \left(V + a_3 V^3 + a_5 V^5\right)"
     source = "T. P. Xiao et al., CrossSim, Sandia National Laboratories, https://github.com/sandialabs/cross-sim"

@@ -78,19 +78,22 @@ class QuantumPointContact(IVModel):
 
     def jacobian(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> dict[str, Array]:
         g, d, by_square = parameters["g"], parameters["d"], voltage * voltage
-        x = parameters["kappa"] * by_square
+        x, ohmic = parameters["kappa"] * by_square, g * voltage
         small = x < _SMALL
-        z = xp.sqrt(xp.where(small, 1.0, x))
-        sinh, cosh = xp.sinh(z), xp.cosh(z)
-        square = _square(cosh, d)
-        ratio = xp.arcsinh(d * sinh / xp.sqrt(square)) / (d * z)
-        steep = ((1 - d) * cosh + d) / square
-        series = _curvature(d)
-        return {
-            "g": voltage * xp.where(small, 1 + x * series, ratio) + 0 * g,
-            "kappa": g * voltage * by_square * xp.where(small, series, (steep - ratio) / (2 * z * z)),
-            "d": g * voltage * xp.where(small, x * (4 * d - 3) / 6, (sinh / (square * z) - ratio) / d),
-        }
+        some = xp is not np or bool(small.any())
+        z = xp.sqrt(xp.where(small, 1.0, x) if some else x)
+        forward, closed = xp.exp(z), 1 - d
+        backward = 1 / forward
+        sinh = 0.5 * (forward - backward)
+        with_backward = closed + d * backward
+        square = (closed + d * forward) * with_backward
+        ratio = xp.log1p(2 * d * sinh / with_backward) / (2 * d * z)
+        steep = (0.5 * closed * (forward + backward) + d) / square
+        by_kappa, by_d = (steep - ratio) / (2 * z * z), (sinh / (square * z) - ratio) / d
+        if some:
+            ratio = xp.where(small, 1 + x * _curvature(d), ratio)
+            by_kappa, by_d = xp.where(small, _curvature(d), by_kappa), xp.where(small, x * (4 * d - 3) / 6, by_d)
+        return {"g": voltage * ratio + 0 * g, "kappa": ohmic * by_square * by_kappa, "d": ohmic * by_d}
 
     def slope(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> Array:
         d = parameters["d"]

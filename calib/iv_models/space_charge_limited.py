@@ -52,15 +52,15 @@ class SpaceChargeLimited(IVModel):
         return parameters["g"] * voltage * (1 + parameters["child"] * size + filled)
 
     def jacobian(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> dict[str, Array]:
-        size = xp.abs(voltage)
+        size, m, ohmic = xp.abs(voltage), parameters["m"], parameters["g"] * voltage
         logarithm = xp.log(size + _TINY) - xp.log(parameters["v_tfl"])
-        filled = xp.exp(parameters["m"] * logarithm)
-        ohmic = parameters["g"] * voltage
+        filled = xp.exp(m * logarithm)
+        trapped, by_child = filled * ohmic, voltage * size
         return {
-            "g": voltage * (1 + parameters["child"] * size + filled) + 0 * parameters["g"],
+            "g": voltage * filled + parameters["child"] * by_child + (voltage + 0 * ohmic),
             "child": ohmic * size,
-            "v_tfl": -ohmic * filled * parameters["m"] / parameters["v_tfl"],
-            "m": ohmic * filled * logarithm,
+            "v_tfl": trapped * (-m / parameters["v_tfl"]),
+            "m": trapped * logarithm,
         }
 
     def slope(self, voltage: Array, *, xp: ModuleType, **parameters: Array) -> Array:

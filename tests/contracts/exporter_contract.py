@@ -1,5 +1,6 @@
 """What holds for every exporter. A new member inherits this suite by being a file in calib/exporters."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -21,7 +22,15 @@ HOSTILE_NAMES = (
     "Größe µΩ 測定",
     "   ",
     "con",
+    ".include /etc/passwd\n.control\nshell ls\n.endc",
+    "\\input{/etc/passwd} $\\immediate\\write18{ls}$ %",
+    "![x](http://evil.example/x.png) [y](javascript:alert(1)) | # | ```\n<img src=x onerror=alert(1)>",
+    "turned \u202egnp.exe\u2066 round\x00 and \x1b[31m red\x07",
+    "'); DROP TABLE devices; --",
+    'name*/ endmodule `include "/etc/passwd"',
+    "n" * 5000,
 )
+"""Names and citations that would be markup, directives or places in one format or another."""
 TIMES = ("2031-07-08T09:10:11Z", "2029-01-02T03:04:05Z")
 VARIANTS = {
     "full": (),
@@ -35,6 +44,13 @@ VARIANTS = {
 def small_device(**attrs: str) -> xr.DataTree:
     """Return a device model that is quick to write."""
     return part_of_device("conductance", "stuck", **attrs)
+
+
+def bare_device(**attrs: str) -> xr.DataTree:
+    """Return a device model without anything to draw."""
+    tree = part_of_device("conductance", **attrs)
+    tree["conductance"] = xr.DataTree(tree["conductance"].to_dataset()[["g_off", "g_on"]])
+    return tree
 
 
 class ExporterContract:
@@ -69,22 +85,28 @@ class ExporterContract:
         for name in names:
             first, second = (tmp_path / folder / name for folder in ("a", "b"))
             assert first.read_bytes() == second.read_bytes()
-            assert not any(time[:10] in first.read_text(encoding="utf-8") for time in TIMES)
+            assert not any(time[:10].encode() in first.read_bytes() for time in TIMES)
 
     def test_carries_the_identity(self, member: Exporter) -> None:
         tree = small_device()
-        for text in member.contents(tree).values():
-            assert identity(tree) in text
+        for content in member.contents(tree).values():
+            assert isinstance(content, str | bytes)
+            assert identity(tree).encode() in (content if isinstance(content, bytes) else content.encode("utf-8"))
 
     def test_different_models_give_different_files(self, member: Exporter) -> None:
         assert member.contents(small_device()) != member.contents(small_device(citation="another"))
 
-    @pytest.mark.parametrize("name", HOSTILE_NAMES)
-    def test_any_name_stays_in_the_folder(self, member: Exporter, name: str, tmp_path: Path) -> None:
-        paths = member.write(small_device(name=name), tmp_path)
+    @pytest.mark.parametrize("text", HOSTILE_NAMES)
+    def test_any_text_is_written_and_stays_in_the_folder(self, member: Exporter, text: str, tmp_path: Path) -> None:
+        listed = json.dumps([text])
+        sources = json.dumps([{"name": text, "sha256": text}])
+        tree = bare_device(name=text, citation=text, technology=text, license=text, warnings=listed,
+                           assumptions=listed, sources=sources, options=json.dumps({text: text}))  # fmt: skip
+        paths = member.write(tree, tmp_path)
         for path in paths:
             assert path.parent == tmp_path
             assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*", path.name)
+            assert path.stat().st_size
         assert sorted(os.listdir(tmp_path)) == sorted(path.name for path in paths)
 
     def test_replaces_an_older_file_and_leaves_nothing_else(self, member: Exporter, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import calib
 from calib import device_model, exporters
 from calib.errors import CalibError, ModelError, OptionError
 from calib.exporters.base import slug
+from tests.contracts.exporter_contract import bare_device
 from tests.device_trees import full_device
 
 
 def test_export_writes_every_format_by_default(tmp_path: Path) -> None:
-    paths = calib.export(full_device(), tmp_path)
+    paths = calib.export(bare_device(), tmp_path)
     assert len(paths) >= len(exporters.names())
     assert {path.suffix for path in paths} >= {".html", ".json"}
 
@@ -28,9 +29,9 @@ def test_export_takes_a_file(tmp_path: Path) -> None:
     assert from_file.read_bytes() == exporters.export(full_device(), tmp_path / "b", "json")[0].read_bytes()
 
 
-@pytest.mark.parametrize(("formats", "message"), [("pdf", "--format is 'pdf'"), ("", "--format is nothing")])
+@pytest.mark.parametrize(("formats", "message"), [("docx", "--format is 'docx'"), ("", "--format is nothing")])
 def test_an_unknown_format_is_named_with_those_that_there_are(formats: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=f"{message}; expected all, or some of html, json"):
+    with pytest.raises(OptionError, match=f"{message}; expected all, or some of .*html, json"):
         exporters.export(full_device(), tmp_path, formats)
     assert not list(tmp_path.iterdir())
 
@@ -41,8 +42,8 @@ def test_a_tree_that_is_no_device_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_exporter_is_named() -> None:
-    with pytest.raises(OptionError, match="there is no 'pdf' in exporters"):
-        exporters.exporter("pdf")
+    with pytest.raises(OptionError, match="there is no 'docx' in exporters"):
+        exporters.exporter("docx")
 
 
 def test_every_format_says_what_it_carries() -> None:

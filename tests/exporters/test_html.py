@@ -1,12 +1,20 @@
 import functools
+import itertools
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
-from calib import figures
+import pytest
+
+from calib import device_model, figures
+from calib.characteristics.base import Estimate
 from calib.device_model import identity
-from calib.exporters import exporter
+from calib.exporters import _sheet, exporter
+from calib.exporters._text import visible
+from tests.contracts.exporter_contract import bare_device
 from tests.device_trees import full_device, part_of_device
+from tests.exporters import hostile
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "path", "use", "rect", "circle"}
 ATTACK = "<img src=x onerror=alert(1)>\"'&amp;</style></title>"
@@ -19,12 +27,14 @@ class Checker(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.tags: set[str] = set()
+        self.sequence: list[str] = []
         self.attributes: list[tuple[str, str, str]] = []
         self.problems: list[str] = []
         self.text: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
+        self.sequence.append(tag)
         self.attributes += [(tag, key, value or "") for key, value in attrs]
         if tag not in VOID:
             self.open.append(tag)
@@ -130,3 +140,86 @@ def test_every_figure_has_a_text_alternative() -> None:
     assert len(labelled) == len(figures.device_figures(full_device()))
     images = [1 for tag, key, value in checker.attributes if (tag, key, value) == ("svg", "role", "img")]
     assert len(images) == len(labelled)
+
+
+@pytest.mark.parametrize("key", hostile.TEXTS)
+def test_text_of_the_user_is_shown_as_it_is(key: str) -> None:
+    text = next(iter(exporter("html").contents(hostile.device(hostile.TEXTS[key])).values()))
+    plain = parsed(next(iter(exporter("html").contents(hostile.device("plain")).values())))
+    checker = parsed(text)
+    assert checker.problems == []
+    assert checker.tags == plain.tags
+    assert {(tag, name) for tag, name, _ in checker.attributes} == {(tag, name) for tag, name, _ in plain.attributes}
+    assert sum(visible(hostile.TEXTS[key]) in part for part in checker.text) >= 8
+    assert not any(mark in text for mark in hostile.HIDDEN)
+
+
+def test_names_of_states_with_hidden_characters_do_no_harm() -> None:
+    text = next(iter(exporter("html").contents(hostile.state_device(hostile.TEXTS["control"])).values()))
+    assert parsed(text).problems == []
+    assert not any(mark in text for mark in hostile.HIDDEN)
+
+
+def test_headings_are_in_order_and_the_page_says_its_language() -> None:
+    checker = parsed(page())
+    levels = [int(tag[1]) for tag in checker.sequence if re.fullmatch("h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert ("html", "lang", "en") in checker.attributes
+    assert any(tag == "meta" and value.startswith("width=device-width") for tag, _, value in checker.attributes)
+
+
+def test_every_heading_of_a_table_says_what_it_heads() -> None:
+    checker = parsed(page())
+    assert checker.sequence.count("th") == sum((tag, key) == ("th", "scope") for tag, key, _ in checker.attributes)
+    assert checker.sequence.count("thead") == checker.sequence.count("table") - 1  # names and values of provenance
+
+
+def test_every_number_names_its_method_and_every_method_is_used() -> None:
+    checker = parsed(page())
+    used = {value for tag, key, value in checker.attributes if key == "href" and value.startswith("#method-")}
+    listed = {f"#{value}" for tag, key, value in checker.attributes if key == "id" and value.startswith("method-")}
+    assert used == listed
+    assert len(listed) > 3
+
+
+def test_cells_carry_their_column_for_narrow_screens() -> None:
+    labels = {value for tag, key, value in parsed(page()).attributes if key == "data-label"}
+    assert labels == set(_sheet.COLUMNS[1:])
+
+
+@pytest.mark.parametrize(("ink", "paper"), [("ink", "#ffffff"), ("soft", "#ffffff"), ("soft", "warn-tint"),
+                                            ("accent", "#ffffff"), ("ink", "warn-tint"), ("soft", "tint")])  # fmt: skip
+def test_text_stands_out_from_its_ground(ink: str, paper: str) -> None:
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", page()))
+    first, second = (luminance(colours.get(name, name)) for name in (ink, paper))
+    assert (max(first, second) + 0.05) / (min(first, second) + 0.05) >= 4.5  # WCAG 2.2, criterion 1.4.3
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of a colour (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_a_model_without_siemens_is_not_used_for_training() -> None:
+    text = " ".join(parsed(next(iter(exporter("html").contents(part_of_device("programming")).values()))).text)
+    assert "calib train" not in text
+    assert 'print(device["programming"])' in text
+
+
+def test_the_three_lines_of_use_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sheet = _sheet.sheet(bare_device())
+    device_model.save(bare_device(), tmp_path / sheet.file)
+    monkeypatch.chdir(tmp_path)
+    assert len(sheet.usage) == 3
+    namespace: dict[str, object] = {}
+    exec("\n".join(sheet.usage), namespace)
+    assert "network" in namespace
+
+
+def test_close_ends_of_an_interval_are_told_apart() -> None:
+    item = Estimate("iv", "", "c", "ln c", -11.703, "1", low=-11.7123, high=-11.6934, interval="95 % confidence")
+    assert _sheet._interval(item) == "-11.712 to -11.693"

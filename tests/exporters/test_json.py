@@ -10,6 +10,7 @@ from calib.device_model import identity
 from calib.errors import ModelError
 from calib.exporters.json import FORMAT, from_json, to_json
 from tests.device_trees import full_device, part_of_device
+from tests.exporters import hostile
 
 
 def test_json_and_back_is_the_same_model() -> None:
@@ -88,3 +89,41 @@ def test_foreign_and_changed_text_is_refused(text: str, message: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="none.json' cannot be read"):
         from_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("key", hostile.TEXTS)
+def test_text_of_the_user_comes_back_and_hides_nothing(key: str) -> None:
+    tree = hostile.device(hostile.TEXTS[key])
+    text = to_json(tree)
+    assert not any(mark in text for mark in hostile.HIDDEN)
+    assert json.loads(text)["attributes"]["name"] == hostile.TEXTS[key]
+    assert from_json(text).attrs["name"] == hostile.TEXTS[key]
+    assert to_json(from_json(text)) == text
+
+
+def changed_variable(**changes: object) -> str:
+    document = json.loads(to_json(full_device()))
+    document["nodes"]["conductance"]["variables"]["g_on"] |= changes
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        changed_variable(type="O"),
+        changed_variable(type="M8[s]"),
+        changed_variable(type="i4", values=10**30),
+        changed_variable(values={"a": 1}),
+        changed_variable(values="much"),
+        changed_variable(dimensions=["nowhere"]),
+        edited(nodes={"a/b": {"attributes": {}, "dimensions": {}, "variables": {}}}),
+    ],
+)
+def test_values_that_are_no_numbers_are_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="does not hold a device model"):
+        from_json(text)
+
+
+def test_nesting_without_end_is_refused() -> None:
+    with pytest.raises(ModelError, match="is no JSON"):
+        from_json('{"a":' + "[" * 200_000)

@@ -7,9 +7,9 @@ import calib
 from calib import device_model
 from calib.fitting.pulse import pulse_node
 from calib.fitting.pulse_fit import fit_law
-from calib.fitting.pulse_laws import LAWS
 from calib.fitting.pulse_numbers import GRID, NEUROSIM_LABEL, deviation
 from calib.fitting.pulse_trains import joined, trains_of
+from calib.pulse_laws import LAWS
 from tests.pulse_trains import curve, population, pulses, train
 
 TRUE_U = {"linear": 0.0, "soft-bounds": np.arcsinh(3.0), "exponential-step": 2.0, "power": np.log(1.8)}

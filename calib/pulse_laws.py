@@ -18,6 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+POLARITIES = ("potentiation", "depression")
+"""Directions in which pulses move a conductance."""
+NEUROSIM_LABEL = 0.099
+"""Deviation from linear of NeuroSim's nonlinearity label 1: in its table of the normalised A against the label (MLP
+NeuroSim, formula.cpp, getParamA) the curve of A deviates by 0.099 times the label, to the table's own rounding."""
+
 _NOISE_PARAMETERS = 3
 
 
