@@ -189,15 +189,12 @@ class Stuck:
         )  # fmt: skip
 
     def draw(self, generator: np.random.Generator) -> "Stuck":
-        """Draw the probability from Jeffreys' beta(k + 1/2, n - k + 1/2), and the conductances with replacement.
-
-        Where no device was stuck, nothing says at which conductance one would be, and the probability stays.
-        """
+        """Draw the probability from Jeffreys' beta(k + 1/2, n - k + 1/2), and the conductances with replacement."""
         values, n, k = self.conductance, self.n_devices, self.n_stuck
         drawn = generator.choice(values, len(values)) if len(values) > 1 else values
-        known = n > 0 and len(values) > 0
-        probability = float(generator.beta(k + 0.5, n - k + 0.5)) if known else self.probability
-        return replace(self, conductance=drawn, probability=probability)
+        return replace(
+            self, conductance=drawn, probability=float(generator.beta(k + 0.5, n - k + 0.5)) if n else self.probability
+        )
 
     def devices(self, n: int, generator: np.random.Generator) -> np.ndarray:
         """Draw for each of `n` devices the conductance [S] at which it is stuck, NaN where it switches."""
