@@ -28,7 +28,7 @@ quickstart: install  ## a device model, a card, a network and a report from ship
 	$(BIN)/python -m calib.quickstart
 
 test: lint type  ## style, types and tests
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 hostile: $(VENV)/.calib-dev  ## 24,000 damaged files over all readers (minutes); CALIB_SEED chooses others
 	CALIB_MUTANTS=$${CALIB_MUTANTS:-24000} $(BIN)/python -m pytest $(PYTEST_FLAGS) -s tests/test_hostile.py
