@@ -1,6 +1,7 @@
 """Fixtures that all tests share, and settings that must be in place before numpy, torch or matplotlib are imported."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,14 @@ def _shared(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"the folder ../shared/{name} is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: small networks gain nothing from more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

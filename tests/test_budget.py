@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -21,15 +20,8 @@ from calib.runs import Run
 from calib.training import train
 from tests.simple_devices import blobs, device, everything, iv_node, programming_node, range_only, stuck_node
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = blobs(n_train=120, n_test=90)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -20,16 +19,8 @@ from calib.runs import Run
 from calib.training import train
 from tests.simple_devices import blobs, device, everything, iv_node, range_only
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = blobs()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks of these sizes gain nothing from more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Requirements: known crossings, monotone fits, scaled laws, the command line."""
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -20,15 +19,8 @@ from calib.training import train
 from tests.simple_devices import blobs, device, iv_node, range_only, stuck_node
 from tests.test_budget import command
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = blobs(n_train=120, n_test=90)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Accuracy of chips under attacks, noise and age; yield."""
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -18,15 +17,8 @@ from calib.runs import Run
 from calib.training import train
 from tests.simple_devices import blobs, device, range_only
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = blobs(features=6, n_test=90)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

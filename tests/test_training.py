@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,13 +18,7 @@ from tests.simple_devices import blobs, device, everything, iv_node
 DATA = blobs()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks of these sizes gain nothing from more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SMALL = {"dataset": DATA, "layers": (6, 4, 3), "batch_size": 16, "validation_every": 3, "validation_repeats": 4}

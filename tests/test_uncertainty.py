@@ -1,11 +1,9 @@
 """Uncertainty of the device model carried to error and energy."""
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 from calib import cli, device_model, uncertainty
@@ -19,12 +17,7 @@ from tests.simple_devices import blobs, range_only, stuck_node
 DATA = blobs(features=6)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def stuck_at_off(n_devices: int, share: float = 0.1) -> xr.DataTree:

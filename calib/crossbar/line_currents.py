@@ -77,12 +77,17 @@ class LinearTiles:
     ----------
     conductance : (..., word_line, bit_line) [S].
     power : whether `power` will be asked for; it needs two matrices (word_line, word_line) more for each tile.
+
+    Attributes
+    ----------
+    transfer : T (..., word_line, bit_line) [S], I = V T.
+    drawn : P (..., word_line, word_line) [S], V P V is the power from the drivers.
     """
 
     def __init__(self, conductance: torch.Tensor, lines: Lines, *, power: bool = True) -> None:
         self.transfer = transfer_matrix(conductance, lines)  # (..., word_line, bit_line) [S]
         if power:
-            self._drawn, self._devices = _power_matrices(conductance.detach(), lines)
+            self.drawn, self._devices = _power_matrices(conductance.detach(), lines)
 
     def currents(self, voltage: torch.Tensor) -> torch.Tensor:
         """Return the output currents (..., batch, bit_line), differentiable by the voltages."""
@@ -91,7 +96,7 @@ class LinearTiles:
     def power(self, voltage: torch.Tensor) -> Power:
         """Return the power of each input."""
         with torch.no_grad():
-            return Power(*(((voltage @ m) * voltage).sum(-1) for m in (self._drawn, self._devices)))
+            return Power(*(((voltage @ m) * voltage).sum(-1) for m in (self.drawn, self._devices)))
 
 
 class NonlinearTiles:

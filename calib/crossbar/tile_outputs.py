@@ -67,7 +67,7 @@ def numbers(
         if holds:
             for size, tiles in stacks(layer).items():
                 held = LinearTiles(torch.stack([tile.take(conductance) for tile in tiles]), layer.array.lines)
-                found[f"transfer {size}"], found[f"drawn {size}"] = held.transfer, held._drawn
+                found[f"transfer {size}"], found[f"drawn {size}"] = held.transfer, held.drawn
     if layer.devices.read is not None:
         found |= _read_numbers(layer, conductance, deviates, stream)
     return found
