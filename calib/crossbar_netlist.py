@@ -196,6 +196,20 @@ def _checked(
         if set(parameters) != set(found.law.parameter_names):
             expected = ", ".join(found.law.parameter_names)
             problems.append(f"the parameters are {', '.join(parameters)}; expected those of the law: {expected}")
+        problems += _parameter_problems(parameters, target.shape)
     if problems:
         raise OptionError("; ".join(problems))
     return target
+
+
+def _parameter_problems(parameters: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> list[str]:
+    problems = []
+    for name, values in parameters.items():
+        try:
+            usable = np.isfinite(np.broadcast_to(np.asarray(values, dtype=float), shape)).all()
+        except (TypeError, ValueError):
+            problems.append(f"the parameter '{name}' has shape {np.shape(values)}; expected numbers, {shape}")
+            continue
+        if not usable:
+            problems.append(f"some values of the parameter '{name}' are not finite")
+    return problems

@@ -15,8 +15,8 @@ Many estimates are compared at once, and they depend on one another (an intercep
 Holm's step-down procedure (Scandinavian Journal of Statistics 6, 65-70, 1979) holds under any dependence: of two
 measurements of the same population, at most 5 in 100 pairs give any estimate 'more than their uncertainty'.
 
-Both fits must come from different measurements. Models of the same source files are not independent: what differs is
-then the doing of the options, and the intervals say nothing about it.
+Both fits must come from different measurements. Models of the same source files (and of the same population of them)
+are not independent: what differs is then the doing of the options, and the intervals say nothing about it.
 """
 
 import json
@@ -398,7 +398,7 @@ def _source_rows(trees: tuple[xr.DataTree, ...]) -> tuple[tuple[str, str, str], 
 
 def _shared_sources(trees: tuple[xr.DataTree, ...]) -> tuple[str, ...]:
     first, second = (attribute(tree, "sources") for tree in trees)
-    hashes = {str(source.get("sha256", "")) for source in second}
+    hashes = {str(source["sha256"]) for source in second if source.get("sha256")}
     return tuple(str(source.get("name", "")) for source in first if str(source.get("sha256", "")) in hashes)
 
 
@@ -406,7 +406,13 @@ def _warnings(trees: tuple[xr.DataTree, ...], shared: tuple[str, ...]) -> list[s
     if identity(trees[0]) == identity(trees[1]):
         return []
     found = []
-    if shared:
+    populations = [attribute(tree, "options").get("population") for tree in trees]
+    if shared and None not in populations and populations[0] != populations[1]:
+        found.append(
+            f"both models were fitted to {', '.join(shared)}, to the populations '{populations[0]}' and "
+            f"'{populations[1]}': the intervals hold where these were measured independently"
+        )
+    elif shared:
         found.append(
             f"both models were fitted to {', '.join(shared)}: they are not independent, differences are the doing of "
             "the options, and the intervals of the differences are too wide"

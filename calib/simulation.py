@@ -134,7 +134,7 @@ def simulate_file(
     Parameters
     ----------
     path : file to write. Where a file of the layout holds one device and several are asked for, a folder: its files
-        are named after the devices. Every file is written whole or not at all.
+        are named after the devices, and it must hold no others. Every file is written whole or not at all.
     layout : one of those of the experiment in `LAYOUTS`; default: the first.
     progress : called now and then with how many devices (trains, writes, traces) are done, and of how many.
     devices, cycles, seed, experiment, **instrument : as of `simulate`.
@@ -165,13 +165,25 @@ def simulate_file(
             f"'{path}' is a file; files of the layout '{style.name}' hold one device each, so give a folder for "
             f"{devices} devices"
         )
-    paths = []
-    for name in dict.fromkeys(map(str, drawn.device)):
-        paths.append(path / f"{name}{style.suffix}")
-        _write(paths[-1], style, _of_device(drawn, name), None)
+    paths = [path / f"{name}{style.suffix}" for name in dict.fromkeys(map(str, drawn.device))]
+    _check_folder(path, paths)
+    for k, (name, each) in enumerate(zip(dict.fromkeys(map(str, drawn.device)), paths, strict=True), 1):
+        _write(each, style, _of_device(drawn, name), None)
         if progress is not None:
-            progress(len(paths), devices)
+            progress(k, devices)
     return paths
+
+
+def _check_folder(folder: Path, paths: list[Path]) -> None:
+    """Raise an OptionError where a folder holds other files: whoever reads the folder would read them as well."""
+    if not folder.is_dir():
+        return
+    others = sorted(each.name for each in folder.iterdir() if each not in paths and not each.name.startswith("."))
+    if others:
+        raise OptionError(
+            f"the folder '{folder}' holds other files ({', '.join(others[:3])}{' ...' if len(others) > 3 else ''}), "
+            "which would be read as devices together with the new ones; give an empty folder"
+        )
 
 
 def _write(path: Path, style: Layout, drawn: Any, progress: Callable[[int, int], object] | None) -> None:

@@ -150,6 +150,8 @@ def test_every_device_and_segment_is_there(tmp_path: Path) -> None:
         ({"seed": -1}, "the seed is -1"),
         ({"seed": 1, "parameters": {"c": 1.0, "gamma": 1.0}}, "both a seed and parameters"),
         ({"parameters": {"g": 1.0}}, "the parameters are g; expected those of the law: c, gamma"),
+        ({"parameters": {"c": np.ones(3), "gamma": 1.0}}, r"'c' has shape \(3,\); expected numbers, \(2, 2\)"),
+        ({"parameters": {"c": 1e-6, "gamma": np.nan}}, "some values of the parameter 'gamma' are not finite"),
         ({"syntax": "spectre"}, "there is no SPICE syntax 'spectre'"),
     ],
 )

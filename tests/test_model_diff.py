@@ -223,3 +223,15 @@ def test_files_and_names_are_opened(tmp_path) -> None:
     save(full_device(), tmp_path / "a.nc")
     assert diff(tmp_path / "a.nc", full_device()).identical
     assert not diff("ta-hfo2", tmp_path / "a.nc").identical
+
+
+def test_populations_of_one_file_are_two_measurements() -> None:
+    a, b = (full_device(options=json.dumps({"population": name})) for name in ("wafer 1", "wafer 2"))
+    (sentence,) = diff(a, b).warnings
+    assert "to the populations 'wafer 1' and 'wafer 2'" in sentence
+    assert "not independent" not in sentence
+
+
+def test_files_without_a_hash_are_not_the_same_file() -> None:
+    a, b = (full_device(sources=json.dumps([{"name": name}]), citation=name) for name in ("a.csv", "b.csv"))
+    assert diff(a, b).shared_sources == ()

@@ -156,6 +156,11 @@ def test_layout_and_place(model, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(OptionError, match="is a file; files of the layout 'labview' hold one device each"):
         simulation.simulate_file(model, tmp_path / "taken", "labview", 2, 1)
+    simulation.simulate_file(model, tmp_path / "raw", "labview", 3, 1)
+    again = simulation.simulate_file(model, tmp_path / "raw", "labview", 3, 1, seed=1)
+    assert [path.name for path in again] == ["S1.lvm", "S2.lvm", "S3.lvm"]
+    with pytest.raises(OptionError, match=r"raw' holds other files \(S3.lvm\), which would be read as devices"):
+        simulation.simulate_file(model, tmp_path / "raw", "labview", 2, 1)
     assert split(measurement.build({}, ())).children == {}
 
 

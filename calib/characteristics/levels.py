@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from calib.characteristics._axes import quantity_axis
-from calib.characteristics.base import Estimate, Section, bounds, known, with_error
-from calib.formatting import format_interval, format_number, format_percent, format_quantity, plural
+from calib.characteristics.base import Estimate, Section, known, with_error
+from calib.formatting import format_interval, format_percent, format_quantity, plural
 from calib.level_count import distinguishable, fitting_in, pair_error
 
 if TYPE_CHECKING:
@@ -19,6 +19,14 @@ name = "levels"
 node = "levels"
 MAIN_ERROR = 0.01
 MOST_ROWS = 40
+_CAPTIONS = {
+    "levels": "Mean conductance of each level and the range between its measured 1 and 99 % quantiles, in ascending "
+    "order; filled marks are a largest set that reads can tell apart at "
+    f"{format_percent(MAIN_ERROR)} misread.",
+    "level-spread": "Standard deviation of one read against the mean conductance of its level, its parts, and the law "
+    "from which the number of levels that would fit is taken.",
+    "levels-time": "Number of levels that reads at one time can tell apart, with 95 % intervals.",
+}
 
 
 def sections(part: xr.Dataset, tree: xr.DataTree) -> list[Section]:
@@ -56,8 +64,14 @@ def _count(part: xr.Dataset, key: str, k: int) -> str:
     value = float(part[key][k])
     if not math.isfinite(value):
         return "-"
-    low, high = part[f"{key}_bound"].values[k]
-    return f"{math.floor(value)} ({math.floor(low)} to {math.ceil(high)})"
+    ends = _ends(part[f"{key}_bound"].values[k])
+    return f"{math.floor(value)} ({ends})" if ends else str(math.floor(value))
+
+
+def _ends(bound: np.ndarray) -> str:
+    """Return the whole numbers within which an interval lies, '' where it is not known."""
+    low, high = map(float, bound)
+    return f"{math.floor(low)} to {math.ceil(high)}" if math.isfinite(low + high) else ""
 
 
 def _over_time(part: xr.Dataset) -> Section:
@@ -65,8 +79,9 @@ def _over_time(part: xr.Dataset) -> Section:
     for k, time in enumerate(part["time"].values):
         cells = []
         for e in range(part.sizes["error"]):
-            low, high = part["n_distinguishable_at_bound"].values[k, e]
-            cells.append(f"{int(part['n_distinguishable_at'][k, e])} ({math.floor(low)} to {math.ceil(high)})")
+            count = int(part["n_distinguishable_at"][k, e])
+            ends = _ends(part["n_distinguishable_at_bound"].values[k, e])
+            cells.append(f"{count} ({ends})" if ends else str(count))
         rows.append((format_quantity(float(time), "s"), *cells))
     columns = ("time", *(f"at {format_percent(float(error))}" for error in part["error"].values))
     notes = ("levels told apart by reads of different devices at that time alone, with 95 % intervals",)
@@ -134,37 +149,27 @@ def _validity(part: xr.Dataset) -> str:
 def key_numbers(part: xr.Dataset, tree: xr.DataTree) -> list[tuple[str, str, str]]:
     """Return the number of levels told apart and the number that would fit at 1 %."""
     k = _main(part)
-    low, high = part["n_distinguishable_bound"].values[k]
-    at = format_percent(float(part["error"][k]))
-    remark = f"of {part.sizes['level']} at {at} misread, 95 %: {math.floor(low)} to {math.ceil(high)}"
-    found = [("Levels told apart", str(int(part["n_distinguishable"][k])), remark)]
-    fit = float(part["n_fit"][k])
-    if math.isfinite(fit):
-        low, high = bounds(part.isel(error=k), "n_fit_bound")
-        remark = f"in {_validity(part)[2:]} at {at} misread, 95 %: {math.floor(low)} to {math.ceil(high)}"
-        found.append(("Levels that would fit", format_number(math.floor(fit)), remark))
+    at = f"at {format_percent(float(part['error'][k]))} misread"
+    found = []
+    for key, label, place in (
+        ("n_distinguishable", "Levels told apart", f"of {part.sizes['level']}"),
+        ("n_fit", "Levels that would fit", f"in {_validity(part)[2:]}"),
+    ):
+        count, ends = float(part[key][k]), _ends(part[f"{key}_bound"].values[k])
+        if math.isfinite(count):
+            remark = f"{place} {at}, 95 %: {ends}" if ends else f"{place} {at}"
+            found.append((label, str(math.floor(count)), remark))
     return found
 
 
 def figures(part: xr.Dataset, tree: xr.DataTree) -> "list[tuple[str, str, Figure]]":
     """Return the levels with their spreads, and how the number told apart falls with time where it is known."""
-    found = [(
-        "levels",
-        f"Mean conductance of each level and the range between its measured 1 and 99 % quantiles, in ascending order; "
-        f"filled marks are a largest set that reads can tell apart at {format_percent(MAIN_ERROR)} misread.",
-        _levels_figure(part),
-    ), (
-        "level-spread",
-        "Standard deviation of one read against the mean conductance of its level, its parts, and the law from which "
-        "the number of levels that would fit is taken.",
-        _spread_figure(part),
-    )]  # fmt: skip
+    found = [
+        ("levels", _CAPTIONS["levels"], _levels_figure(part)),
+        ("level-spread", _CAPTIONS["level-spread"], _spread_figure(part)),
+    ]
     if "n_distinguishable_at" in part:
-        found.append((
-            "levels-time",
-            "Number of levels that reads at one time can tell apart, with 95 % intervals.",
-            _time_figure(part),
-        ))  # fmt: skip
+        found.append(("levels-time", _CAPTIONS["levels-time"], _time_figure(part)))
     return found
 
 

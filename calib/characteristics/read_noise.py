@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 name = "read-noise"
 node = "read_noise"
+_CAPTIONS = {
+    "read-noise": "Relative standard deviation of the reads of each trace against its mean conductance: about the "
+    "drift, and from one read to the next; lines: the power laws, band: 90 % of traces.",
+    "telegraph": "Piece of the trace with the clearest telegraph noise, drift removed, and the level that the hidden "
+    "chain finds.",
+    "noise-spectrum": "Spectral density of the relative fluctuation of some traces, drift removed, with the fitted "
+    "laws; the dashed line falls as 1 / f.",
+}
 KINDS = (("noise", "about the drift"), ("successive", "from one read to the next"))
 
 
@@ -171,26 +179,11 @@ def figures(part: xr.Dataset, tree: xr.DataTree) -> "list[tuple[str, str, Figure
     """Return noise against conductance, a piece of telegraph noise, and spectra."""
     found = []
     if part.sizes["trace"] > 1:
-        found.append((
-            "read-noise",
-            "Relative standard deviation of the reads of each trace against its mean conductance: about the drift, and "
-            "from one read to the next; lines: the power laws, band: 90 % of traces.",
-            _noise_figure(part),
-        ))  # fmt: skip
+        found.append(("read-noise", _CAPTIONS["read-noise"], _noise_figure(part)))
     if "piece_relative" in part:
-        found.append((
-            "telegraph",
-            "Piece of the trace with the clearest telegraph noise, drift removed, and the level that the hidden chain "
-            "finds.",
-            _piece_figure(part),
-        ))  # fmt: skip
+        found.append(("telegraph", _CAPTIONS["telegraph"], _piece_figure(part)))
     if "spectrum_density" in part:
-        found.append((
-            "noise-spectrum",
-            "Spectral density of the relative fluctuation of some traces, drift removed, with the fitted laws; the "
-            "dashed line falls as 1 / f.",
-            _spectrum_figure(part),
-        ))  # fmt: skip
+        found.append(("noise-spectrum", _CAPTIONS["noise-spectrum"], _spectrum_figure(part)))
     return found
 
 

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 name = "retention"
 node = "retention"
+_CAPTIONS = {
+    "drift": "Conductance of some traces against time, relative to their power law's value at the reference time "
+    "(thin), the power law of the mean drift exponent (black), and the band of 90 % of the devices' own power laws.",
+    "drift-exponent": "Drift exponent of each trace against its conductance, with standard errors where traces are "
+    "few; the line of the mean and the band of 90 % of devices, estimation error removed.",
+    "relaxation": "Mean and standard deviation over devices of the change of conductance since the first read, by "
+    "range of that read; lines: the laws of broadening and of the mean shift.",
+}
 ELECTRONVOLT = 1.602176634e-19
 """[J] exact, SI."""
 YEAR = 3.15576e7
@@ -225,26 +233,11 @@ def key_numbers(part: xr.Dataset, tree: xr.DataTree) -> list[tuple[str, str, str
 
 def figures(part: xr.Dataset, tree: xr.DataTree) -> "list[tuple[str, str, Figure]]":
     """Return drift of some traces, exponents against conductance, and the broadening with time."""
-    found = [(
-        "drift",
-        "Conductance of some traces against time, relative to their power law's value at the reference time (thin), "
-        "the power law of the mean drift exponent (black), and the band of 90 % of the devices' own power laws.",
-        _drift_figure(part),
-    )]  # fmt: skip
+    found = [("drift", _CAPTIONS["drift"], _drift_figure(part))]
     if int(part["n_traces"]) >= 5:
-        found.append((
-            "drift-exponent",
-            "Drift exponent of each trace against its conductance, with standard errors where traces are few; the line "
-            "of the mean and the band of 90 % of devices, estimation error removed.",
-            _exponent_figure(part),
-        ))  # fmt: skip
+        found.append(("drift-exponent", _CAPTIONS["drift-exponent"], _exponent_figure(part)))
     if "sigma" in part and np.isfinite(part["sigma"].values).sum() > 1:
-        found.append((
-            "relaxation",
-            "Mean and standard deviation over devices of the change of conductance since the first read, by range of "
-            "that read; lines: the laws of broadening and of the mean shift.",
-            _relaxation_figure(part),
-        ))  # fmt: skip
+        found.append(("relaxation", _CAPTIONS["relaxation"], _relaxation_figure(part)))
     return found
 
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from calib.cli import console, print_json
+from calib.cli import _networks, console, print_json
 
 name = "budget"
 summary = "say what each nonideality costs in accuracy and energy"
@@ -15,19 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trained", metavar="RUN", help="folder that 'calib train' made")
     parser.add_argument("--device", metavar="DEVICE", help="device model (default: the one of the run)")
     parser.add_argument("-o", "--output", metavar="BUDGET.nc", help="file to write the errors of each chip to")
-    parser.add_argument("--figure", metavar="FILE", help="picture to draw, .svg, .pdf or .png")
-    parser.add_argument("--chips", type=int, default=25, help="chips for each network (default 25)")
-    parser.add_argument("--seed", type=int, default=0, help="of the chips (default 0)")
+    _networks.add_figure(parser, "picture to draw")
+    _networks.add_options(parser, chips=25, array=True, read_time=True)
     parser.add_argument("--time", type=float, default=0.0, metavar="S", help="time since programming in seconds")
-    parser.add_argument("--reads", type=int, default=0, metavar="N", help="readings since programming")
-    parser.add_argument("--temperature", type=float, metavar="K", help="at which devices are kept")
-    parser.add_argument("--compensate", action="store_true", help="correct drift with reference columns")
-    parser.add_argument("--array", metavar="TEXT", help="array in place of the run's, as rows=128,adc_bits=8")
-    parser.add_argument("--data", metavar="PATH", help="where the images are, if not where they were in training")
-    parser.add_argument("--read-time", type=float, default=50e-9, metavar="S", help="duration of a read (default 5e-8)")
-    parser.add_argument(
-        "--extrapolate", action="store_true", help="accept an input voltage beyond the validity of the device model"
-    )
+    _networks.add_conditions(parser)
     parser.add_argument(
         "--json",
         action="store_true",
@@ -47,11 +38,7 @@ def run(args: argparse.Namespace) -> int:
     opened, _, whole = budget.hardware_of(args.trained, args.device, conditions, args.array, args.extrapolate)
     steps = opened.options.networks * len(budget.all_variants(whole))
     with console.progress(steps, "budget") as advance:
-        found = budget.budget(
-            args.trained, args.device, chips=args.chips, seed=args.seed, time=args.time, reads=args.reads,
-            temperature=args.temperature, compensate=args.compensate, array=args.array, read_time=args.read_time,
-            extrapolate=args.extrapolate, data_folder=args.data, output=args.output, progress=advance,
-        )  # fmt: skip
+        found = budget.budget(args.trained, args.device, time=args.time, progress=advance, **_networks.keywords(args))
     if args.figure:
         from calib.budget_figures import budget_figure
 
@@ -74,8 +61,7 @@ def run(args: argparse.Namespace) -> int:
     for sentence in budget.sentences(found):
         console.text(f"- {sentence}")
     console.text(found.attrs["protocol"])
-    for path in filter(None, (args.output, args.figure)):
-        console.text(f"written: {path}")
+    _networks.say_written(args.output, args.figure)
     return 0
 
 

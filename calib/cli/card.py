@@ -74,8 +74,8 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print_json(rows)
         return 0
-    console.table("Formats of cards", ("format", "files", "carries"), [
-        (row["format"], f"NAME{row['suffix']}", row["carries"]) for row in rows
+    console.table("Formats of cards", ("format", "files end in", "carries"), [
+        (row["format"], row["suffix"], row["carries"]) for row in rows
     ])  # fmt: skip
     for row in rows:
         for sentence in row["omits"] or ():

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from calib.cli import console, print_json
+from calib.cli import _networks, console, print_json
 
 name = "requirements"
 summary = "say how large each nonideality may be for a stated loss of accuracy"
@@ -30,14 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--alone", action="store_true", help="leave the other effects of the device out")
     parser.add_argument("-o", "--output", metavar="FILE.nc", help="file to write the curves to")
-    parser.add_argument("--figure", metavar="FILE", help="picture to draw, .svg, .pdf or .png")
-    parser.add_argument("--chips", type=int, default=25, help="chips for each network (default 25)")
-    parser.add_argument("--seed", type=int, default=0, help="of the chips (default 0)")
-    parser.add_argument("--array", metavar="TEXT", help="array in place of the run's, as rows=128,adc_bits=8")
-    parser.add_argument("--data", metavar="PATH", help="where the images are, if not where they were in training")
-    parser.add_argument(
-        "--extrapolate", action="store_true", help="accept an input voltage beyond the validity of the device model"
-    )
+    _networks.add_figure(parser, "picture to draw")
+    _networks.add_options(parser, chips=25, array=True)
     parser.add_argument(
         "--json",
         action="store_true",
@@ -54,9 +48,8 @@ def run(args: argparse.Namespace) -> int:
     steps = requirements.most_steps(args.trained, args.device, args.effect, args.array, args.extrapolate)
     with console.progress(steps, "requirements") as advance:
         found = requirements.requirements(
-            args.trained, args.device, loss=args.loss, effects=args.effect, alone=args.alone, chips=args.chips,
-            seed=args.seed, array=args.array, extrapolate=args.extrapolate, data_folder=args.data, output=args.output,
-            progress=advance,
+            args.trained, args.device, loss=args.loss, effects=args.effect, alone=args.alone, progress=advance,
+            **_networks.keywords(args),
         )  # fmt: skip
     if args.figure:
         from calib.budget_figures import requirements_figure
@@ -73,8 +66,7 @@ def run(args: argparse.Namespace) -> int:
     columns = ("effect", "size", "at most", "95 % interval", "the device has")
     console.table(f"Sizes that cost {args.loss:g} points of accuracy", columns, shown)
     console.text(found.attrs["protocol"])
-    for path in filter(None, (args.output, args.figure)):
-        console.text(f"written: {path}")
+    _networks.say_written(args.output, args.figure)
     return 0
 
 

@@ -4,13 +4,12 @@ import argparse
 import sys
 from typing import Any
 
-from calib.cli import console, print_json
+from calib.cli import _networks, console, print_json
 from calib.errors import OptionError
 
 name = "robustness"
 summary = "measure accuracy under attacks, noise or age, and the yield of good chips"
 example = "calib robustness run --device ddas04-rram --attack fgsm --yield-above 0.9 --figure fgsm.svg"
-FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,17 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--known-chips", type=int, default=8, metavar="N", help="chips of an attacker who knows the device (default 8)"
     )
-    parser.add_argument("--chips", type=int, default=10, help="chips of each network (default 10)")
     parser.add_argument("--images", type=int, metavar="N", help="take the first test images alone (default: all)")
     parser.add_argument(
         "--yield-above", type=float, metavar="ACCURACY", help="also say how many chips reach an accuracy (0 to 1)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of chips, noise and starts (default 0)")
-    parser.add_argument("--data", metavar="PATH", help="where the images are, if not where they were in training")
-    parser.add_argument(
-        "--extrapolate", action="store_true", help="accept an input voltage beyond the validity of the device model"
-    )
-    parser.add_argument("--figure", metavar="FILE", help="write the curves as a figure (.png, .svg or .pdf)")
+    _networks.add_options(parser, chips=10, each="of each network", seeded="of chips, noise and starts")
+    _networks.add_figure(parser, "write the curves as a figure")
     parser.add_argument("-o", "--output", metavar="RESULT.nc", help="file to write the accuracy of each chip to")
     parser.add_argument(
         "--json",
@@ -66,12 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Attack, count and print."""
+    from calib import figure_files
     from calib.robustness import AttackOptions, curves_of, robustness, strengths_of, tree_of
     from calib.runs import open_run
 
     strengths = None if args.strengths is None else _numbers(args.strengths)
-    if args.figure and not args.figure.lower().endswith(FIGURE_SUFFIXES):
-        raise OptionError(f"--figure is '{args.figure}'; expected a name that ends in {', '.join(FIGURE_SUFFIXES)}")
+    figure_files.check(args.figure)
     opened = open_run(args.folder)
     knows = args.knows or ["chip", "ideal"]
     options = AttackOptions(args.step, args.steps, args.random_start, args.known_chips)
@@ -80,12 +74,13 @@ def run(args: argparse.Namespace) -> int:
     with console.progress(opened.options.networks * cells, "attacking") as advance:
         result = robustness(
             opened, args.device, attack=args.attack, strengths=strengths, knows=knows, options=options,
-            chips=args.chips, images=args.images, seed=args.seed, data_folder=args.data, extrapolate=args.extrapolate,
-            output=args.output, progress=advance,
+            images=args.images, progress=advance, **_networks.keywords(args),
         )  # fmt: skip
     rows = rows_of(result, args.yield_above)
     if args.figure:
-        _write_figure(result, args.yield_above, args.figure)
+        from calib.robustness_figure import robustness_figure
+
+        figure_files.write(robustness_figure(result, args.yield_above), args.figure)
     if args.json:
         chips = int(result.sizes["chip"] * result.sizes["network"])
         shown = {"attack": args.attack, "device": result.attrs["device"], "images": int(result.attrs["images"])}
@@ -149,23 +144,13 @@ def _print(result: Any, rows: list[dict[str, Any]], args: argparse.Namespace) ->
     )
     if args.attack == "pgd" and not args.random_start and result["strength"].values.max() > args.step * args.steps:
         console.text(f"{args.steps} steps of {args.step:g} reach no further than {args.step * args.steps:g}")
-    for path in (args.figure, args.output):
-        if path:
-            console.text(f"written: {path}")
+    _networks.say_written(args.figure, args.output)
 
 
 def _yield(row: dict[str, Any]) -> tuple[str, ...]:
     if "yield" not in row:
         return ()
     return f"{100 * row['yield']:.1f} %", f"{100 * row['yield_low']:.1f} to {100 * row['yield_high']:.1f} %"
-
-
-def _write_figure(result: Any, threshold: float | None, path: str) -> None:
-    from calib import files
-    from calib.robustness_figure import robustness_figure
-
-    with files.atomic_write(path) as temporary:
-        robustness_figure(result, threshold).savefig(temporary, dpi=150, format=path.rpartition(".")[2].lower())
 
 
 member = sys.modules[__name__]

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     shown = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files in {args.output}"
     console.text(
         f"written: {shown} ({experiment} of {args.devices} devices, {args.cycles} cycles, seed {args.seed}, layout "
-        f"{layout}); next: calib fit {args.output} -o device.nc"
+        f"{layout}); next: calib fit {shlex.quote(args.output)} -o device.nc"
     )
     return 0
 

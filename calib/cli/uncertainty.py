@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from calib.cli import console, print_json
+from calib.cli import _networks, console, print_json
 
 name = "uncertainty"
 summary = "split the variance of error and energy into chips, networks and what is not known about the device"
@@ -21,18 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", metavar="DEVICE", help="device model: a path or a bundled name (default: that of the first run)"
     )
     parser.add_argument("--models", type=int, default=20, help="draws of the device model (default 20)")
-    parser.add_argument("--chips", type=int, default=10, help="chips of each network and draw (default 10)")
     parser.add_argument(
         "--characteristics", action="store_true", help="also draw each characteristic of the device model by itself"
     )
     parser.add_argument(
         "--check", action="store_true", help="also draw as from four times as many devices: does the spread halve?"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws and the chips (default 0)")
-    parser.add_argument("--data", metavar="PATH", help="where the images are, if not where they were in training")
-    parser.add_argument("--read-time", type=float, default=50e-9, metavar="S", help="duration of a read (default 5e-8)")
-    parser.add_argument(
-        "--extrapolate", action="store_true", help="accept an input voltage beyond the validity of the device model"
+    _networks.add_options(
+        parser, chips=10, each="of each network and draw", seeded="of the draws and the chips", read_time=True
     )
     parser.add_argument("-o", "--output", metavar="RESULT.nc", help="file to write the values of each chip to")
     parser.add_argument(
@@ -56,25 +52,20 @@ def run(args: argparse.Namespace) -> int:
         count += networks * args.models * _characteristics(args, opened, drawn_names)
     with console.progress(count, "evaluating") as advance:
         result = uncertainty(
-            opened,
-            args.device,
-            models=args.models,
-            chips=args.chips,
-            seed=args.seed,
-            characteristics=args.characteristics,
-            check=args.check,
-            data_folder=args.data,
-            read_time=args.read_time,
-            extrapolate=args.extrapolate,
-            output=args.output,
-            progress=advance,
-        )
+            opened, args.device, models=args.models, characteristics=args.characteristics, check=args.check,
+            progress=advance, **_networks.keywords(args),
+        )  # fmt: skip
     found = summary_of(result)
     if args.json:
         print_json(found)
         return 0
+    _print(found, networks, args, MEANINGS)
+    return 0
+
+
+def _print(found: dict[str, Any], networks: int, args: argparse.Namespace, meanings: dict[str, str]) -> None:
     rows = [
-        (row["quantity"], MEANINGS[row["component"]], _percent(row["share"]), *_spread(row)) for row in found["split"]
+        (row["quantity"], meanings[row["component"]], _percent(row["share"]), *_spread(row)) for row in found["split"]
     ]
     title = f"{networks} network(s) x {args.models} draws of {found['device']} x {args.chips} chips"
     columns = ("quantity", "what varies", "share of the variance", "standard deviation", "95 % interval")
@@ -87,9 +78,7 @@ def run(args: argparse.Namespace) -> int:
         console.text(line)
     if networks < 2:
         console.warn("one network: networks cannot be told from devices; train several (calib train --networks)")
-    if args.output:
-        console.text(f"written: {args.output}")
-    return 0
+    _networks.say_written(args.output)
 
 
 def _characteristics(args: argparse.Namespace, opened: Any, drawn_names: Any) -> int:

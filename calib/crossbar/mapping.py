@@ -215,7 +215,7 @@ class Lowest(Mapping):
         return (1.0, -1.0)
 
     def _place(self, weight: torch.Tensor, k_g: torch.Tensor, g_off: float, g_on: float) -> torch.Tensor:
-        return g_off + k_g * torch.stack((weight.clamp(min=0), (-weight).clamp(min=0)))
+        return g_off + k_g * torch.stack((weight.clamp(min=0), torch.relu(-weight)))  # at 0 one device has the gradient
 
 
 @dataclass(frozen=True)
@@ -339,7 +339,10 @@ def mapping(name: "str | Mapping", **options: Any) -> Mapping:
             raise OptionError(f"the mapping '{name.text}' has its options already; leave out {', '.join(options)}")
         return name
     kind, _, given = str(name).partition(":")
-    cls = _CLASSES[check(kind.strip())]
+    kind = kind.strip()
+    if kind not in _CLASSES:
+        raise OptionError(f"there is no mapping '{kind}'; expected one of {', '.join(MAPPINGS)}")
+    cls = _CLASSES[kind]
     known = {f.name: f for f in fields(cls)}
     values: dict[str, Any] = {}
     for option, value in [*_pairs(kind, given).items(), *options.items()]:
@@ -391,51 +394,3 @@ def _single(weight: torch.Tensor) -> torch.Tensor:
 
 def _times(x: torch.Tensor, factor: float) -> torch.Tensor:
     return x if factor == 1 else x * factor
-
-
-def check(mapping: str) -> str:
-    """Return the name `mapping` if there is such a one.
-
-    Raises
-    ------
-    OptionError
-        When there is none; the message lists those that there are.
-    """
-    if mapping not in MAPPINGS:
-        raise OptionError(f"there is no mapping '{mapping}'; expected one of {', '.join(MAPPINGS)}")
-    return mapping
-
-
-def weight_shape(name: str, in_features: int, out_features: int) -> tuple[int, ...]:
-    """Return the shape of the weights of a layer with a bias line, see `Mapping.weight_shape`."""
-    return mapping(name).weight_shape(in_features, out_features)
-
-
-def initialise(weight: torch.Tensor, name: str, generator: torch.Generator | None) -> None:
-    """Draw a layer's first weights, see `Mapping.initialise`."""
-    mapping(name).initialise(weight, generator)
-
-
-def project(weight: torch.Tensor, name: str) -> None:
-    """Put weights back into their range, see `Mapping.project`."""
-    mapping(name).project(weight)
-
-
-def from_signed(weight: torch.Tensor, name: str) -> torch.Tensor:
-    """Return the layer's weights that stand for signed ones, see `Mapping.from_signed`."""
-    return mapping(name).from_signed(weight)
-
-
-def to_signed(weight: torch.Tensor, name: str) -> torch.Tensor:
-    """Return the signed weights that a layer's weights stand for, see `Mapping.to_signed`."""
-    return mapping(name).to_signed(weight)
-
-
-def conductances(weight: torch.Tensor, name: str, g_off: float, g_on: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Map weights to conductances (group, word_line, bit_line) [S] and k_G [S], see `Mapping.conductances`."""
-    return mapping(name).conductances(weight, g_off, g_on)
-
-
-def weights(conductance: torch.Tensor, name: str, g_off: float, k_g: torch.Tensor) -> torch.Tensor:
-    """Return the weights that conductances stand for, see `Mapping.weights`."""
-    return mapping(name).weights(conductance, g_off, k_g)

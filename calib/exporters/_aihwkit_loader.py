@@ -43,7 +43,7 @@ class MeasuredNoise(BaseNoiseModel):
         part = self.data["programming"]
         if part is not None:
             sigma = _table(1e6 / g, part["resistance"], part["sigma"])
-            g = g * torch.exp(sigma * (sigma / 2 - torch.randn_like(g).clamp(-8, 8)))
+            g = g * torch.exp(sigma * (sigma / 2 - torch.randn_like(g).clamp(-4, 4)))
         part = self.data["stuck"]
         if part is not None:
             values = torch.tensor(part["values"], dtype=g.dtype, device=g.device)

@@ -37,7 +37,7 @@ class MeasuredDevice(EmptyDevice):
         part = DATA["programming"]
         if part is not None:
             sigma = _linear(1 / g, part["resistance"], part["sigma"])
-            g = g * xp.exp(sigma * (sigma / 2 - xp.clip(xp.random.normal(size=g.shape), -8, 8)))
+            g = g * xp.exp(sigma * (sigma / 2 - xp.clip(xp.random.normal(size=g.shape), -4, 4)))
         part = DATA["stuck"]
         if part is not None:
             drawn = xp.random.choice(xp.asarray(part["values"]), size=g.shape)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,8 +29,8 @@ WORDS = {
 }
 _SILENT = ("examples", "selection", "validation")
 """Nodes about the fit, not about the device."""
-SIX = 9
-"""Digits of numbers in the files."""
+DIGITS = 9
+"""Of numbers in the files."""
 
 
 @dataclass(frozen=True)
@@ -182,24 +182,48 @@ def read_noise(tree: xr.DataTree) -> ReadNoise | None:
     return ReadNoise(g, math.exp(level), exponent, spread)
 
 
-def omissions(tree: xr.DataTree, expressed: Collection[str], finer: Mapping[str, str] | None = None) -> list[str]:
-    """Return sentences about every node of the model that is not in `expressed`, and those of `finer` that apply.
+_TAKEN: dict[str, Callable[[xr.DataTree], Any]] = {
+    "programming": programming, "stuck": stuck, "retention": drift, "read_noise": read_noise,
+}  # fmt: skip
+"""Node -> what takes its numbers, None where they are not known."""
+
+
+def omissions(tree: xr.DataTree, carried: Collection[str], finer: Mapping[str, str]) -> list[str]:
+    """Return sentences about every node of the model that is not carried or lacks its numbers, and those of `finer`.
 
     Parameters
     ----------
-    expressed : nodes that the format carries.
+    carried : nodes that the format carries.
     finer : node -> sentence on what of a node that is carried is not.
     """
     children = [str(name) for name in tree.children]
-    lost = [name for name in children if name not in expressed and name not in _SILENT]
-    sentences = [f"{WORDS.get(name, f'the characteristic {name}')} (node {name})" for name in lost]
-    sentences += [sentence for name, sentence in (finer or {}).items() if name in children and name in expressed]
+    lost = [name for name in children if name not in carried and name not in _SILENT]
+    unknown = [name for name in children if name in carried and name in _TAKEN and _lacks(tree, name)]
+    sentences = [f"{_words(name)} (node {name})" for name in lost]
+    sentences += [f"{_words(name)} (node {name}): the model does not know its numbers" for name in unknown]
+    if "conductance" in carried and conductance_range(tree) is None:
+        sentences.append("a conductance range in siemens: the model states none")
+    sentences += [text for name, text in finer.items() if name in children and name in carried and name not in unknown]
     return [*sentences, "the intervals of all numbers, and what the fit says about itself (calib card --format json)"]
 
 
-def as_dict(part: Any) -> dict[str, Any] | None:
-    """Return a part as plain data, None where there is none."""
-    return None if part is None else asdict(part)
+def _words(node: str) -> str:
+    return WORDS.get(node, f"the characteristic {node}")
+
+
+def _lacks(tree: xr.DataTree, node: str) -> bool:
+    """Whether a node's numbers cannot be taken; a probability of 0 of being stuck is a number."""
+    nothing_stuck = node == "stuck" and not float(tree["stuck"].to_dataset()["probability"]) > 0
+    return _TAKEN[node](tree) is None and not nothing_stuck
+
+
+def parts(tree: xr.DataTree) -> dict[str, dict[str, Any] | None]:
+    """Return range, programming, stuck devices, drift and read noise as plain data, None what the model lacks."""
+    found = {
+        "conductance": conductance_range(tree), "programming": programming(tree), "stuck": stuck(tree),
+        "drift": drift(tree), "read_noise": read_noise(tree),
+    }  # fmt: skip
+    return {name: None if part is None else asdict(part) for name, part in found.items()}
 
 
 def to_json(document: Mapping[str, Any]) -> str:
@@ -216,5 +240,5 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
     if isinstance(value, float):
-        return float(f"{value:.{SIX}g}") if math.isfinite(value) else None
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     return value

@@ -146,12 +146,12 @@ def typical_conductances(tree: xr.DataTree) -> tuple[tuple[str, float], ...]:
 
 
 def labels(typical: Sequence[tuple[str, float]]) -> list[str]:
-    """Return an identifier's end for each state, all different."""
-    found: list[str] = []
+    """Return an identifier's end for each state, all different, and none of them that of the law's subcircuit."""
+    found = ["law"]
     for state, _ in typical:
         stem = slug(state).replace("-", "_")
         found.append(next(name for name in _numbered(stem) if name not in found))
-    return found
+    return found[1:]
 
 
 def identifier(tree: xr.DataTree) -> str:

@@ -5,7 +5,8 @@ Escaping what a format takes as markup is the format's own matter; this comes be
 
 import json
 import re
-from collections.abc import Callable
+import urllib.parse
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ _HIDDEN = re.compile(
     "\ufdd0-\ufdef\ufeff\ufff9-\uffff"  # no characters, byte order mark, annotations
     "\ud800-\udfff]"  # halves of pairs, which cannot be encoded
 )
+_DOI = re.compile(r"\b10\.\d{4,9}/[^\s\"'<>]+[^\s\"'<>.,;:)\]]")
 
 
 def visible(text: str) -> str:
@@ -31,6 +33,16 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """Return `visible` text with every run of white space, line ends included, as one space."""
     return " ".join(visible(text).split())
+
+
+def dois(text: str) -> Iterator[tuple[str, str]]:
+    """Yield text in pieces, each with the address of its DOI, '' where it is none."""
+    end = 0
+    for match in _DOI.finditer(text):
+        yield text[end : match.start()], ""
+        yield match[0], f"https://doi.org/{urllib.parse.quote(match[0], safe='/:;.-_~')}"
+        end = match.end()
+    yield text[end:], ""
 
 
 def escape_hidden(json_text: str) -> str:

@@ -16,14 +16,11 @@ import numpy as np
 import xarray as xr
 
 from calib.exporters import _numbers
-from calib.exporters._loaders import loader, module_name
 from calib.exporters._pulse_response import Direction, directions, spread
-from calib.exporters.base import Exporter
+from calib.exporters._simulator import LoadedSimulator
 
-FORMAT = "calib-aihwkit/1"
 NODES = 32
 """Nodes of a piecewise device; on a GPU aihwkit allows less than 64."""
-_CARRIED = ("conductance", "programming", "stuck", "retention", "read_noise", "pulse")
 _FINER = {
     "programming": "spread between devices and between cycles apart: aihwkit draws anew for every programming",
     "stuck": "for training, where devices are stuck: aihwkit fixes them at any weight, all equally likely",
@@ -34,32 +31,23 @@ _FINER = {
 }
 
 
-class Aihwkit(Exporter):
+class Aihwkit(LoadedSimulator):
     """JSON, and a module that makes an rpu_config of it."""
 
     name = "aihwkit"
     suffix = ".aihwkit.json"
     carries = "conductance range, programming spread, stuck devices, drift, read noise, and the response to pulses"
 
-    def omits(self, device_model: xr.DataTree) -> list[str]:
-        return [*_numbers.omissions(device_model, _CARRIED, _FINER), *_pulse_omissions(device_model)]
+    versions = "1.1 and 1.2"
+    units = "S, ohm, s"
+    carried = ("conductance", "programming", "stuck", "retention", "read_noise", "pulse")
+    finer = _FINER
 
-    def contents(self, device_model: xr.DataTree) -> dict[str, str]:
-        head = _numbers.header(device_model)
-        name = self.file_name(device_model)
-        document = {
-            "format": FORMAT, "aihwkit": "1.1 and 1.2", **head, "units": "S, ohm, s",
-            "conductance": _numbers.as_dict(_numbers.conductance_range(device_model)),
-            "programming": _numbers.as_dict(_numbers.programming(device_model)),
-            "stuck": _numbers.as_dict(_numbers.stuck(device_model)),
-            "drift": _numbers.as_dict(_numbers.drift(device_model)),
-            "read_noise": _numbers.as_dict(_numbers.read_noise(device_model)),
-            "pulsed_device": pulsed_device(device_model), "left_out": self.omits(device_model),
-        }  # fmt: skip
-        return {
-            name: _numbers.to_json(document),
-            module_name(head["name"], "aihwkit"): loader("aihwkit", name, head["identity"]),
-        }
+    def more_omits(self, device_model: xr.DataTree) -> list[str]:
+        return _pulse_omissions(device_model)
+
+    def data(self, device_model: xr.DataTree) -> dict[str, Any]:
+        return _numbers.parts(device_model) | {"pulsed_device": pulsed_device(device_model)}
 
 
 def _pulse_omissions(tree: xr.DataTree) -> list[str]:

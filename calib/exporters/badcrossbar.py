@@ -13,29 +13,29 @@ import xarray as xr
 from calib.errors import ModelError, OptionError
 from calib.exporters import _numbers
 from calib.exporters._loaders import loader, module_name
+from calib.exporters._simulator import Simulator
 from calib.exporters._text import one_line
-from calib.exporters.base import Exporter
 from calib.model_draw import Stuck
 
 WORD_LINES, BIT_LINES, SEED = 32, 32, 0
-_CARRIED = ("conductance", "programming", "stuck")
 _FINER = {
     "conductance": "the population: badcrossbar takes the resistances of one array, a sample with a stated seed",
 }
 
 
-class Badcrossbar(Exporter):
+class Badcrossbar(Simulator):
     """A table of resistances, and a module that gives it to badcrossbar."""
 
     name = "badcrossbar"
     suffix = ".badcrossbar.csv"
     carries = f"the resistances of a {WORD_LINES} x {BIT_LINES} array sampled from range, spread and stuck devices"
 
-    def omits(self, device_model: xr.DataTree) -> list[str]:
-        sentences = _numbers.omissions(device_model, _CARRIED, _FINER)
-        if _numbers.conductance_range(device_model) is None:
-            sentences.append("the array itself: the model states no conductance range to draw from")
-        return sentences
+    carried = ("conductance", "programming", "stuck")
+    finer = _FINER
+
+    def more_omits(self, device_model: xr.DataTree) -> list[str]:
+        missing = _numbers.conductance_range(device_model) is None
+        return ["the array itself: the model states no conductance range to draw from"] if missing else []
 
     def contents(self, device_model: xr.DataTree) -> dict[str, str]:
         head = _numbers.header(device_model)
@@ -49,7 +49,7 @@ class Badcrossbar(Exporter):
                 f"# resistance [ohm] of {WORD_LINES} word lines (rows) x {BIT_LINES} bit lines, seed {SEED}; "
                 "conductances asked for lie evenly between G_off and G_on"
             )
-            lines += [",".join(f"{value:.{_numbers.SIX}g}" for value in row) for row in resistance.tolist()]
+            lines += [",".join(f"{value:.{_numbers.DIGITS}g}" for value in row) for row in resistance.tolist()]
         files = {name: "\n".join([*lines, ""])}
         if _numbers.conductance_range(device_model) is not None:
             files[module_name(head["name"], "badcrossbar")] = loader("badcrossbar", name, head["identity"])

@@ -11,14 +11,11 @@ import xarray as xr
 
 from calib.device_model import shape_law
 from calib.exporters import _numbers
-from calib.exporters._loaders import loader, module_name
-from calib.exporters.base import Exporter
+from calib.exporters._simulator import LoadedSimulator
 from calib.iv_models import iv_model
 from calib.sampling import parameters_at
 
-FORMAT = "calib-crosssim/1"
 RESISTANCES, VOLTAGES = 25, 65
-_CARRIED = ("conductance", "programming", "stuck", "retention", "read_noise", "iv")
 _FINER = {
     "iv": "the spread of the law's parameters at a given resistance, and other currents at negative voltages",
     "programming": "spread between devices and between cycles apart: CrossSim draws anew for every programming",
@@ -27,33 +24,28 @@ _FINER = {
 }
 
 
-class CrossSim(Exporter):
+class CrossSim(LoadedSimulator):
     """JSON, and a module with a device for CrossSim."""
 
     name = "crosssim"
     suffix = ".crosssim.json"
     carries = "conductance range, programming spread, stuck devices, drift, read noise and the typical I-V law"
 
-    def omits(self, device_model: xr.DataTree) -> list[str]:
-        return _numbers.omissions(device_model, _CARRIED, _FINER)
+    versions = "3.2"
+    units = "S, ohm, V, s"
+    carried = ("conductance", "programming", "stuck", "retention", "read_noise", "iv")
+    finer = _FINER
 
-    def contents(self, device_model: xr.DataTree) -> dict[str, str]:
-        head = _numbers.header(device_model)
-        name = self.file_name(device_model)
+    def more_omits(self, device_model: xr.DataTree) -> list[str]:
+        if "iv" in device_model.children and _numbers.conductance_range(device_model) is None:
+            return ["the I-V law, whose table needs a conductance range"]
+        return []
+
+    def data(self, device_model: xr.DataTree) -> dict[str, Any]:
         node = device_model["iv"] if "iv" in device_model.children else None
-        document = {
-            "format": FORMAT, "crosssim": "3.2", **head, "units": "S, ohm, V, s",
+        return _numbers.parts(device_model) | {
             "reference_voltage": None if node is None else abs(float(node.attrs["reference_voltage"])),
-            "conductance": _numbers.as_dict(_numbers.conductance_range(device_model)),
-            "programming": _numbers.as_dict(_numbers.programming(device_model)),
-            "stuck": _numbers.as_dict(_numbers.stuck(device_model)),
-            "drift": _numbers.as_dict(_numbers.drift(device_model)),
-            "read_noise": _numbers.as_dict(_numbers.read_noise(device_model)),
-            "current": current_table(device_model), "left_out": self.omits(device_model),
-        }  # fmt: skip
-        return {
-            name: _numbers.to_json(document),
-            module_name(head["name"], "crosssim"): loader("crosssim", name, head["identity"]),
+            "current": current_table(device_model),
         }
 
 

@@ -5,20 +5,18 @@ which the page names. The text is GitHub Flavored Markdown without HTML; whateve
 """
 
 import re
-import urllib.parse
 from collections.abc import Sequence
 
 import xarray as xr
 
 from calib.exporters import _sheet
-from calib.exporters._text import one_line
+from calib.exporters._text import dois, one_line
 from calib.exporters.base import Exporter, slug
 from calib.formatting import typographic
 
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>|$~&]")
 _ADDRESS = re.compile(r"(?i)(?<=http|ttps|.ftp|xmpp|ilto)(:)|(?<=www)(\.)")
 _BLOCK = re.compile(r"^(?:[-+=#]|\d+[.)](?=\s|$))")
-_DOI = re.compile(r"\b10\.\d{4,9}/[^\s\"'<>]+[^\s\"'<>.,;:)\]]")
 
 
 class Markdown(Exporter):
@@ -65,12 +63,8 @@ def _cell(text: str) -> str:
 
 def _with_links(text: str) -> str:
     """Return text with its DOIs as links: the only links that lead out of a page."""
-    parts, end = [], 0
-    for match in _DOI.finditer(text):
-        target = urllib.parse.quote(match[0], safe="/:;.-_~")
-        parts += [_escaped(text[end : match.start()]), f"[{_escaped(match[0])}](https://doi.org/{target})"]
-        end = match.end()
-    return _no_block("".join([*parts, _escaped(text[end:])]))
+    parts = (f"[{_escaped(part)}]({address})" if address else _escaped(part) for part, address in dois(text))
+    return _no_block("".join(parts))
 
 
 def _page(sheet: _sheet.Sheet, pictures: Sequence[tuple[str, str]]) -> str:

@@ -1,20 +1,18 @@
 """MemTorch: constructor arguments of its memristor models and nonidealities, and a module that applies them."""
 
 import math
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from calib.exporters import _numbers
-from calib.exporters._loaders import loader, module_name
-from calib.exporters.base import Exporter
+from calib.exporters._simulator import LoadedSimulator
 
-FORMAT = "calib-memtorch/1"
 ERROR = 0.01
 """Misread probability of the levels that count as distinct."""
 _SIGMAS = 4.0
 """Resistances are drawn within so many standard deviations of ln R: MemTorch fails where R_on exceeds R_off."""
-_CARRIED = ("conductance", "programming", "stuck", "levels", "retention")
 _FINER = {
     "programming": "spread between cycles, and of states between R_on and R_off: MemTorch draws these two per device",
     "stuck": "where devices are stuck: MemTorch has R_on and R_off only, and each counts as the nearer one in ln R",
@@ -23,30 +21,29 @@ _FINER = {
 }
 
 
-class MemTorch(Exporter):
+class MemTorch(LoadedSimulator):
     """JSON, and a module that applies it to a network."""
 
     name = "memtorch"
     suffix = ".memtorch.json"
     carries = "R_on and R_off with their spread, shares of stuck devices, number of levels, mean drift"
 
-    def omits(self, device_model: xr.DataTree) -> list[str]:
-        sentences = _numbers.omissions(device_model, _CARRIED, _FINER)
-        return [*sentences, "the switching of the memristor's model (VTEAM and others), which stays MemTorch's"]
+    versions = "1.1.6"
+    units = "ohm, s"
+    carried = ("conductance", "programming", "stuck", "levels", "retention")
+    finer = _FINER
 
-    def contents(self, device_model: xr.DataTree) -> dict[str, str]:
-        head = _numbers.header(device_model)
-        name = self.file_name(device_model)
-        document = {
-            "format": FORMAT, "memtorch": "1.1.6", **head, "units": "ohm, s", "resistance": resistance(device_model),
-            "device_faults": faults(device_model), "conductance_states": _states(device_model),
-            "drift": _drift(device_model),
-            "left_out": self.omits(device_model),
-        }  # fmt: skip
+    def more_omits(self, device_model: xr.DataTree) -> list[str]:
+        sentences = ["the switching of the memristor's model (VTEAM and others), which stays MemTorch's"]
+        if "levels" in device_model.children and _states(device_model) is None:
+            sentences.append("the number of levels: fewer than two can be told apart, and MemTorch needs two")
+        return sentences
+
+    def data(self, device_model: xr.DataTree) -> dict[str, Any]:
         return {
-            name: _numbers.to_json(document),
-            module_name(head["name"], "memtorch"): loader("memtorch", name, head["identity"]),
-        }
+            "resistance": resistance(device_model), "device_faults": faults(device_model),
+            "conductance_states": _states(device_model), "drift": _drift(device_model),
+        }  # fmt: skip
 
 
 def resistance(tree: xr.DataTree) -> dict[str, dict[str, float] | None]:

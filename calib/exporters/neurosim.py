@@ -13,12 +13,11 @@ import xarray as xr
 
 from calib.exporters import _numbers
 from calib.exporters._pulse_response import Direction, directions, normalised_a, spread
+from calib.exporters._simulator import Simulator
 from calib.exporters._text import one_line
-from calib.exporters.base import Exporter
 
 LARGEST_LABEL = 9.0
 """The last row of NeuroSim's table."""
-_CARRIED = ("conductance", "pulse", "read_noise", "programming", "retention")
 _FINER = {
     "programming": "programming spread that depends on R, and its lognormal form: NeuroSim has one normal spread",
     "retention": "the spread of drift and its dependence on G: NeuroSim has one drift coefficient",
@@ -27,15 +26,18 @@ _FINER = {
 }
 
 
-class NeuroSim(Exporter):
+class NeuroSim(Simulator):
     """Lines of C++ and of a command line."""
 
     name = "neurosim"
     suffix = ".neurosim.cpp"
     carries = "conductance range, nonlinearity labels, numbers of pulses, write and read noise, spreads, drift"
 
-    def omits(self, device_model: xr.DataTree) -> list[str]:
-        sentences = _numbers.omissions(device_model, _CARRIED, _FINER)
+    carried = ("conductance", "pulse", "read_noise", "programming", "retention")
+    finer = _FINER
+
+    def more_omits(self, device_model: xr.DataTree) -> list[str]:
+        sentences = []
         found = directions(device_model)
         if "pulse" in device_model.children and len(found) < 2:
             sentences.append("the nonlinearity: NeuroSim needs a law of pulses in both directions")
@@ -169,7 +171,7 @@ def _read_noise(tree: xr.DataTree) -> list[tuple[str, str, str]]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.{_numbers.SIX}g}"
+    return f"{value:.{_numbers.DIGITS}g}"
 
 
 member = NeuroSim()

@@ -18,6 +18,7 @@ from fpdf import FPDF
 from fpdf.fonts import FontFace, TTFFont
 
 from calib.exporters import _sheet
+from calib.exporters._text import dois
 from calib.exporters.base import Exporter
 from calib.formatting import typographic
 
@@ -31,7 +32,6 @@ _DPI = 250
 _TABLE_SIZES = (7.0, 6.5, 6.0, 5.5)
 _POWER = re.compile(r"(?<![\w^])((?:V|A|K|s|S|Ω|m))\^(-?\d+(?:/\d+)?)(?![\w.])")
 _SUPERSCRIPTS = str.maketrans("-/0123456789", "⁻ᐟ⁰¹²³⁴⁵⁶⁷⁸⁹")
-_DOI = re.compile(r"\b10\.\d{4,9}/[^\s\"'<>]+[^\s\"'<>.,;:)\]]")
 
 
 class Pdf(Exporter):
@@ -177,15 +177,9 @@ class _Paper(FPDF):
 
     def _linked(self, text: str, size: float) -> None:
         """Write a paragraph whose DOIs are links: the only links that lead out of the document."""
-        end = 0
-        for match in _DOI.finditer(text):
-            self._font(size, colour=_SOFT)
-            self.write(size * 0.5, shown(text[end : match.start()]))
-            self._font(size, colour=_ACCENT)
-            self.write(size * 0.5, shown(match[0]), f"https://doi.org/{_quoted(match[0])}")
-            end = match.end()
-        self._font(size, colour=_SOFT)
-        self.write(size * 0.5, shown(text[end:]))
+        for part, address in dois(text):
+            self._font(size, colour=_ACCENT if address else _SOFT)
+            self.write(size * 0.5, shown(part), address)
         self.ln(size * 0.5)
 
     def _rule(self, colour: tuple[int, int, int], width: float) -> None:
@@ -356,12 +350,6 @@ def _split(rows: Sequence[Sequence[str]]) -> list[list[str]]:
         for k in range(max(map(len, parts))):
             found.append([part[k] if k < len(part) else "" for part in parts])
     return found
-
-
-def _quoted(doi: str) -> str:
-    import urllib.parse
-
-    return urllib.parse.quote(doi, safe="/:;.-_~()")
 
 
 def _picture(drawing: Any, key: str) -> bytes:

@@ -49,6 +49,17 @@ def test_key_numbers_are_few_and_are_text(member, tree):
 
 
 @pytest.mark.parametrize(("member", "tree"), CASES)
+def test_uncertainties_that_are_not_known_are_not_shown(member, tree):
+    node = node_of(member, tree)
+    uncertain = [key for key in node if str(key).endswith(("_bound", "_stderr")) and node[key].dtype.kind == "f"]
+    node = node.assign({key: node[key].copy(data=np.full(node[key].shape, np.nan)) for key in uncertain})
+    texts = [cell for row in member.key_numbers(node, tree) for cell in row]
+    texts += [cell for section in member.sections(node, tree) for row in section.rows for cell in row]
+    assert not any("nan" in text.lower().split() for text in texts)
+    assert not any(np.isinf([item.low, item.high]).any() for item in member.estimates(node, tree))
+
+
+@pytest.mark.parametrize(("member", "tree"), CASES)
 def test_a_draw_is_a_node_of_the_same_form_and_the_same_for_a_seed(member, tree):
     node = node_of(member, tree)
     first, again, other = (member.resample(node, np.random.default_rng(seed)) for seed in (0, 0, 1))

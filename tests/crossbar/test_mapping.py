@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call, grad, jvp, vmap
 
-from calib.crossbar import mapping as mappings
-from calib.crossbar.mapping import BitSlicing, Mapping, mapping
+from calib.crossbar.mapping import MAPPINGS, BitSlicing, Mapping, mapping
 from calib.errors import OptionError
 from tests.simple_devices import G_OFF, G_ON
 
@@ -54,7 +53,7 @@ def test_combined_currents_are_those_of_the_signed_weights(text: str) -> None:
     torch.testing.assert_close(m.add(m.difference(g, dim=0), dim=0), m.combine(g, dim=0))
 
 
-@pytest.mark.parametrize("name", mappings.MAPPINGS)
+@pytest.mark.parametrize("name", MAPPINGS)
 def test_signed_weights_are_kept(name: str) -> None:
     m = mapping(name)
     signed = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
@@ -121,8 +120,8 @@ def test_slices_give_back_the_quantised_weight(slices: int, bits: int, seed: int
     assert int(digits.round().max()) == 2**bits - 1
     code = m.combine(digits.round().double(), dim=0)
     step = largest / top
-    assert int(code.abs().max()) == top
     rounding = 0 if double else 2e-7 * top  # of float32, in steps
+    assert 0 <= top - int(code.abs().max()) <= rounding
     assert float((code * step - w.double()).abs().max()) <= (0.5 + 1e-9 + rounding) * step
     rtol = 1e-12 if double else 1e-5
     torch.testing.assert_close(m.quantised(w).double(), code * step, rtol=rtol, atol=rtol * largest)
@@ -275,7 +274,7 @@ def test_first_weights_without_a_bias_line() -> None:
     assert w.std().item() == pytest.approx(0.05, rel=0.03)
 
 
-@pytest.mark.parametrize("name", mappings.MAPPINGS)
+@pytest.mark.parametrize("name", MAPPINGS)
 def test_all_weights_zero_map_to_one_conductance(name: str) -> None:
     m = mapping(name)
     g, k_g = m.conductances(torch.zeros(m.weight_shape(2, 2)), G_OFF, G_ON)
@@ -323,22 +322,3 @@ def test_bad_texts(text: str, message: str) -> None:
 def test_a_mapping_takes_no_options_twice() -> None:
     with pytest.raises(OptionError, match="'lowest' has its options already; leave out clip"):
         mapping(mapping("lowest"), clip="3sigma")
-
-
-def test_functions_of_names() -> None:
-    w = weights(mapping("double"))
-    g, k_g = mappings.conductances(w, "double", G_OFF, G_ON)
-    assert torch.equal(g, mapping("double").conductances(w, G_OFF, G_ON)[0])
-    torch.testing.assert_close(mappings.weights(g, "double", G_OFF, k_g), w)
-    assert mappings.weight_shape("double", 6, 4) == tuple(w.shape)
-    assert mappings.check("offset") == "offset"
-    first, expected = torch.empty(7, 4), torch.empty(7, 4)
-    mappings.initialise(first, "lowest", torch.Generator().manual_seed(1))
-    mapping("lowest").initialise(expected, torch.Generator().manual_seed(1))
-    assert torch.equal(first, expected)
-    mappings.project(negative := -w, "double")
-    assert not negative.any()
-    signed = mappings.to_signed(w, "double")
-    assert torch.equal(
-        mappings.from_signed(signed, "double"), torch.stack((signed.clamp(min=0), (-signed).clamp(min=0)))
-    )

@@ -325,3 +325,12 @@ def test_the_card_states_what_a_reader_needs() -> None:
 def test_options_that_cannot_be_used(options: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         subcircuit(full_device(), **options)
+
+
+def test_a_state_called_law_has_a_subcircuit_of_its_own() -> None:
+    tree = full_device()
+    node = tree["iv"].to_dataset()
+    tree["iv"] = node.assign_coords(state=["law" if state == "lrs" else state for state in node["state"].values])
+    for card in exporter("spice").contents(tree).values():
+        names = re.findall(r"^\.subckt (\S+) p n", card, re.MULTILINE)
+        assert len(set(names)) == len(names) == 4
