@@ -84,7 +84,7 @@ $(VENV)/.calib: pyproject.toml constraints.txt | $(BIN)/python
 ifneq ($(TORCH_INDEX),)
 	$(PIP) install --no-deps --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' constraints.txt)"
 endif
-	$(PIP) install -c constraints.txt -e .
+	$(PIP) install -c constraints.txt -e '.[fast]'
 	@touch $@
 
 $(VENV)/.calib-%: $(VENV)/.calib

@@ -54,7 +54,7 @@ class Hardware:
     @property
     def effects(self) -> tuple[str, ...]:
         """Names of the effects that act, in the order in which they do."""
-        found = [STAGES[member.stage] for member in self.devices.stages if acts(member)]
+        found = [STAGES[member.stage] for member in self.devices.stages if not member.is_ideal]
         if self.devices.conduction.law.shape:
             found.append(NONLINEARITY)
             if has_spread(self.devices.conduction):
@@ -123,11 +123,6 @@ class Hardware:
     def with_read_noise(self, read: ReadNonideality | None) -> "Hardware":
         """Return hardware with other noise of readings."""
         return Hardware(replace(self.devices, read=read, plans={}), self.array)
-
-
-def acts(member: ConductanceNonideality) -> bool:
-    """Whether a nonideality does anything: retention at time 0, or a probability of 0, does not."""
-    return member.describe() != member.ideal().describe()
 
 
 def has_spread(conduction: Conduction) -> bool:

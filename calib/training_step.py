@@ -61,8 +61,9 @@ def drawn_pass(
         When a layer whose weights are trained gives a power without a gradient.
     """
     for layer in layers:
-        layer.wants_power = layer.reading.measures = wants_power
-        layer.reading.power = 0.0
+        if layer.wants_power != wants_power:  # torch's modules take long to set
+            layer.wants_power = wants_power
+        layer.reading.measures, layer.reading.power = wants_power, 0.0
     for layer, drawn in zip(layers, drawing.draw(layers), strict=True):
         layer.drawn = drawn
     try:
@@ -72,8 +73,9 @@ def drawn_pass(
     finally:
         for layer in layers:
             layer.drawn = None
-            layer.wants_power = layer.reading.measures = False
-            layer.reading.power, layer.reading.weights = 0.0, None
+            if wants_power:
+                layer.wants_power = False
+            layer.reading.measures, layer.reading.power, layer.reading.weights = False, 0.0, None
 
 
 def _mean_power(layers: list[MemristiveLinear], images: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 import xarray as xr
@@ -23,6 +24,9 @@ from calib.nonidealities.base import (
 )
 from calib.nonidealities.iv import IV
 
+if TYPE_CHECKING:
+    from calib.crossbar.exponential import Pairs
+
 TOLERANCE = 1e-4
 """Default error of a bit line's current, relative to its sum of |I|, from interpolation of the law."""
 
@@ -41,6 +45,7 @@ class Devices:
     read : noise of readings, None without.
     tolerance : error of bit lines from interpolation of the law.
     plans : nodes that were chosen, by word lines.
+    pairs : what layers are drawn with in one computation, by what it follows from.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Devices:
     read: ReadNonideality | None = None
     tolerance: float = TOLERANCE
     plans: dict[int, Collocation] = field(default_factory=dict, repr=False)
+    pairs: dict[tuple, "Pairs | None"] = field(default_factory=dict, repr=False, init=False)
 
     @classmethod
     def from_model(
@@ -132,7 +138,7 @@ class Devices:
     @property
     def is_ideal(self) -> bool:
         """Whether every chip is the same linear array."""
-        return not self.stages and self.read is None and not self.conduction.law.shape
+        return self.read is None and not self.conduction.law.shape and all(member.is_ideal for member in self.stages)
 
 
 def ohmic(reference_voltage: float = 0.1) -> Conduction:

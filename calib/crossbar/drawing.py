@@ -19,6 +19,7 @@ import torch
 
 from calib.crossbar import exponential, tile_outputs
 from calib.crossbar.exponential import Pairs
+from calib.crossbar.mapping import Average, Double, Lowest
 from calib.crossbar.multiply import Collocation
 from calib.crossbar.random_streams import generator
 from calib.nonidealities.iv import IV
@@ -39,15 +40,16 @@ def draw(layers: "Sequence[MemristiveLinear]") -> list[Drawn]:
     Layers of the same devices are computed together where the law allows it.
     """
     found: list[Drawn | None] = [None] * len(layers)
-    together: dict[tuple[int, Collocation, tuple[float, ...]], list[int]] = {}
+    together: dict[tuple[Pairs, bool, torch.dtype], list[int]] = {}
     for index, layer in enumerate(layers):
-        if _joins(layer):
-            together.setdefault((id(layer.devices), layer.plan, _factors(layer)), []).append(index)
+        pairs = _pairs(layer)
+        if pairs is not None:
+            together.setdefault((pairs, layer.wants_power, layer.weight.dtype), []).append(index)
         else:
             own = layer.stream()
             found[index] = _draw_one(layer, lambda name, own=own: own, lambda name: None)
-    for members in together.values():
-        for index, drawn in zip(members, _draw_together([layers[i] for i in members]), strict=True):
+    for (pairs, wants_power, _), members in together.items():
+        for index, drawn in zip(members, _draw_together([layers[i] for i in members], pairs, wants_power), strict=True):
             found[index] = drawn
     return found  # type: ignore[return-value]
 
@@ -71,7 +73,22 @@ def draw_chip(layer: "MemristiveLinear", key: tuple[int | str, ...], programming
 
 
 def _draw_one(layer: "MemristiveLinear", stream: Stream, device_stream: DeviceStream) -> Drawn:
+    if _is_exact(layer):
+        return {"coefficients": layer.mapping.to_signed(layer.weight) * (1 / layer.devices.input_voltage)}
     return _devices(layer, stream, device_stream, holds=False)[0]
+
+
+def _is_exact(layer: "MemristiveLinear") -> bool:
+    """Whether outputs are those of the weights: ideal devices in pairs that carry them, whatever k_G is."""
+    mapping = layer.mapping
+    return (
+        layer.devices.is_ideal
+        and layer.by_product
+        and not layer.wants_power
+        and isinstance(mapping, Double | Lowest | Average)
+        and mapping.clip is None
+        and layer.weight.dtype in (torch.float32, torch.float64)
+    )
 
 
 def _devices(layer: "MemristiveLinear", stream: Stream, device_stream: DeviceStream, holds: bool) -> tuple[Drawn, int]:
@@ -134,54 +151,59 @@ def _factors(layer: "MemristiveLinear") -> tuple[float, ...]:
     return (1.0,) if len(factors) == 1 else factors
 
 
-def _joins(layer: "MemristiveLinear") -> bool:
-    """Whether the fused computation of `exponential.combined` draws the layer: exact, but for laws of one exponent."""
-    conduction = layer.devices.conduction
-    return (
-        layer.by_product
-        and not layer.wants_power
-        and layer.plan.exponent is not None
-        and layer.plan.count > 1
-        and isinstance(conduction, IV)
-        and conduction.anchored
-        and len(conduction.law.shape) == 1
-        and not any(getattr(member, "compensates", False) for member in layer.devices.stages)
-        and layer.weight.dtype in (torch.float32, torch.float64)
-    )
+def _pairs(layer: "MemristiveLinear") -> Pairs | None:
+    """Return what the fused computation of `exponential.combined` draws the layer with, None where it cannot.
+
+    It is exact, but for laws of one exponent.
+    """
+    if not layer.by_product or layer.weight.dtype not in (torch.float32, torch.float64):
+        return None
+    devices, mapping = layer.devices, layer.mapping
+    weights_alone = not devices.stages and mapping.own_weights and mapping.clip is None
+    key = (layer.plan, _factors(layer), weights_alone)
+    if key not in devices.pairs:
+        devices.pairs[key] = _new_pairs(devices, *key)
+    return devices.pairs[key]
 
 
-def _draw_together(layers: "list[MemristiveLinear]") -> list[Drawn]:
-    first = layers[0]
-    devices, conduction = first.devices, first.devices.conduction
-    weights_alone = not devices.stages and all(
-        layer.mapping.own_weights and layer.mapping.clip is None for layer in layers
-    )
-    sources, inverses, deviates = [], [], []
-    for layer in layers:
-        if weights_alone:
-            sources.append(layer.weight)
-        else:
-            g, k_g = layer.mapping.conductances(layer.weight, devices.g_off, devices.g_on)
-            own = layer.stream()
-            sources.append(programmed(devices, g, lambda name, own=own: own, lambda name: None))
-            inverses.append(1 / k_g)
-        deviates.append(conduction.deviates(tuple(sources[-1].shape), layer.stream(), sources[-1].dtype))
-    pairs = Pairs(
+def _new_pairs(devices: "Devices", plan: Collocation, factors: tuple[float, ...], weights_alone: bool) -> Pairs | None:
+    conduction = devices.conduction
+    if (
+        plan.exponent is None
+        or plan.count == 1
+        or not (isinstance(conduction, IV) and conduction.anchored and len(conduction.law.shape) == 1)
+        or any(getattr(member, "compensates", False) for member in devices.stages)
+    ):
+        return None
+    ends = torch.tensor([-math.log(devices.g_on), -math.log(devices.g_off)], dtype=torch.float64)
+    return Pairs(
         conduction=conduction,
-        law=first.plan.exponential(conduction.reference_voltage),
-        factors=_factors(first),
+        law=plan.exponential(conduction.reference_voltage),
+        factors=factors,
         input_voltage=devices.input_voltage,
         g_off=devices.g_off if weights_alone else None,
         g_on=devices.g_on if weights_alone else None,
-        covered=weights_alone and _covered(devices),
+        covered=weights_alone and conduction.covers(ends),
     )
-    found = exponential.combined(pairs, sources, deviates)
-    if not weights_alone:
-        found = [coefficients * inverse for coefficients, inverse in zip(found, inverses, strict=True)]
-    return [{"coefficients": coefficients} for coefficients in found]
 
 
-def _covered(devices: "Devices") -> bool:
-    """Whether the law was fitted over the whole conductance range."""
-    ends = torch.tensor([-math.log(devices.g_on), -math.log(devices.g_off)], dtype=torch.float64)
-    return isinstance(devices.conduction, IV) and devices.conduction.covers(ends)
+def _draw_together(layers: "list[MemristiveLinear]", pairs: Pairs, wants_power: bool) -> list[Drawn]:
+    devices, conduction = layers[0].devices, pairs.conduction
+    sources, inverses, deviates = [], [], []
+    for layer in layers:
+        own = layer.stream()
+        if pairs.g_off is not None:
+            sources.append(layer.weight)
+        else:
+            g, k_g = layer.mapping.conductances(layer.weight, devices.g_off, devices.g_on)
+            sources.append(programmed(devices, g, lambda name, own=own: own, lambda name: None))
+            inverses.append(1 / k_g)
+        deviates.append(conduction.deviates(tuple(sources[-1].shape), own, sources[-1].dtype))
+    found = exponential.combined(pairs, sources, deviates, wants_power)
+    coefficients, power = found[: len(layers)], found[len(layers) :]
+    if inverses:
+        coefficients = [part * inverse for part, inverse in zip(coefficients, inverses, strict=True)]
+    drawn = [{"coefficients": part} for part in coefficients]
+    for one, part in zip(drawn, power, strict=False):
+        one["power"] = part
+    return drawn

@@ -9,19 +9,23 @@ two exponentials a device. Derivatives are polynomials in q as well: with e_k = 
     dL/d ln D_0 = D_0 P(q),   dL/d gamma = s_0 D_0 P(q) + ds (1 + q) D_0 P'(q).
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from calib.crossbar import compiled, compiled_drawing
 from calib.crossbar.functions import caller
 
 if TYPE_CHECKING:
-    from calib.nonidealities.base import Conduction
+    from calib.nonidealities.iv import IV, Line
 
 _BLOCK = 2**17
 """Devices that are computed together: their numbers stay in the processor's cache."""
+_MOST_COMPILED = 2**18
+"""Devices that compiled loops draw; with more, all threads of torch take less time than the one of a loop."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class _Coefficients(torch.autograd.Function):
 _coefficients = caller(_Coefficients)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pairs:
     """What the arrays of some layers are drawn with.
 
@@ -121,7 +125,7 @@ class Pairs:
     covered : whether all conductances lie where the law was fitted.
     """
 
-    conduction: "Conduction"
+    conduction: "IV"
     law: Exponential
     factors: tuple[float, ...]
     input_voltage: float
@@ -129,20 +133,45 @@ class Pairs:
     g_on: float | None
     covered: bool
 
+    @functools.cached_property
+    def line(self) -> "Line | None":
+        """How the shape parameter is drawn, None where compiled loops do not know it."""
+        return self.conduction.line()
 
-def combined(pairs: Pairs, sources: list[torch.Tensor], deviates: list[torch.Tensor]) -> list[torch.Tensor]:
+    @functools.cached_property
+    def constants(self) -> compiled.Constants:
+        """Constants of `calib.crossbar.kernels.draw` with ln R held in the range of the data, and free; the factors."""
+        law, line = self.law, self.line
+        assert line is not None
+        drawn = (line.intercept, line.slope, line.deviation)
+        held, free = (line.ln_r_min, line.ln_r_max, line.lower, line.upper), (-math.inf, math.inf, -math.inf, math.inf)
+        first = -math.log(self.input_voltage) - law.gamma_0 * law.start
+        nodes = (law.start - law.anchor, first, law.step, -law.gamma_0 * law.step)
+        return compiled.Constants((*drawn, *held, *nodes), (*drawn, *free, *nodes), self.factors)
+
+
+def combined(
+    pairs: Pairs, sources: list[torch.Tensor], deviates: list[torch.Tensor], power: bool = False
+) -> list[torch.Tensor]:
     """Return for each layer sum_group factor D / (k_V k_G) (K word_line, bit_line) [1/V]; k_G is 1 for conductances.
 
-    All layers are computed together, in blocks that stay in the cache. For laws whose only shape parameter follows
-    from R and one deviate a device. With weights, D / k_G comes from G / k_G = w + g_off / k_G, 1 / k_G = max w /
-    (g_on - g_off).
+    With `power`, they are followed by the sum of D over all bit lines (K word_line,) [S] of each.
+
+    All layers are computed together, in blocks that stay in the cache, and few devices by compiled loops where there
+    are such. For laws whose only shape parameter follows from R and one deviate a device. With weights, D / k_G comes
+    from G / k_G = w + g_off / k_G, 1 / k_G = max w / (g_on - g_off).
 
     Parameters
     ----------
     sources : weights or conductances [S] of each layer (group, word_line, bit_line).
     deviates : (1, group, word_line, bit_line) of each.
+    power : whether the power's sums are wanted.
     """
-    return list(_combined(pairs, len(sources), *sources, *deviates)[: len(sources)])
+    few = sum(source.numel() for source in sources) <= _MOST_COMPILED
+    if few and pairs.line is not None and compiled.usable(*sources):
+        return compiled_drawing.draw(pairs, sources, deviates, power)
+    count = len(sources)
+    return list(_combined(pairs, power, count, *sources, *deviates)[: count * (1 + power)])
 
 
 def _blocks(sources: tuple[torch.Tensor, ...]) -> list[list[tuple[int, slice]]]:
@@ -176,13 +205,14 @@ def _views(
 
 class _Combined(torch.autograd.Function):
     @staticmethod
-    def forward(pairs: Pairs, count: int, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(pairs: Pairs, power: bool, count: int, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         sources, deviates = tensors[:count], tensors[count:]
         law, first = pairs.law, sources[0]
         inverses, largest = _scales(pairs, sources)  # 1 / k_G
         logs = [torch.log(inverse) for inverse in inverses]
         constant = -math.log(pairs.input_voltage)
         outputs = [source.new_empty((law.count, *source.shape[1:])) for source in sources]
+        sums = [source.new_empty((law.count, source.shape[1])) for source in sources] if power else []
         state: list[torch.Tensor] = []  # of each block, (group, device): G / k_G, gamma, its slope, q, factor D_0
         for block in _blocks(sources):
             size = sum(sources[i][0, rows].numel() for i, rows in block)
@@ -209,32 +239,46 @@ class _Combined(torch.autograd.Function):
                 torch.mul(d[k - 1], q, out=d[k])
             for (layer, rows), own in zip(block, _views(d, block, sources), strict=True):
                 _combine(own, pairs.factors, outputs[layer][:, rows])
+                if power:
+                    torch.sum(own, (1, 3), out=sums[layer][:, rows])
             state += (g, *found, q, _times_factors(d[0], pairs.factors))
-        return (*[output.flatten(0, 1) for output in outputs], *inverses, *largest, *state)
+        for total, inverse in zip(sums, inverses, strict=False):
+            total.mul_(pairs.input_voltage / inverse)
+        found = [output.flatten(0, 1) for output in outputs] + [total.flatten() for total in sums]
+        return (*found, *inverses, *largest, *state)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        ctx.pairs, ctx.count, *tensors = inputs
-        ctx.mark_non_differentiable(*output[ctx.count :])
+        ctx.pairs, ctx.power, ctx.count, *tensors = inputs
+        found = ctx.count * (1 + ctx.power)
+        ctx.mark_non_differentiable(*output[found:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors[: ctx.count], *output[ctx.count :])
 
     @staticmethod
     def backward(ctx, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         pairs, count, law = ctx.pairs, ctx.count, ctx.pairs.law
-        saved = ctx.saved_tensors
-        sources, inverses, largest = saved[:count], saved[count : 2 * count], saved[2 * count : 3 * count]
+        sources, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        power, saved = saved[: count * ctx.power], saved[count * ctx.power :]
+        inverses, largest = saved[:count], saved[count : 2 * count]
         results = [torch.empty_like(source) for source in sources]
         by_log_inverse = [source.new_zeros(()) for source in sources]
+        by_sums = [
+            None if grad is None else grad.view(law.count, -1) * (pairs.input_voltage / inverse)
+            for grad, inverse in zip(grads[count : count + len(power)], inverses, strict=False)
+        ]
         for index, block in enumerate(_blocks(sources)):
-            g, _, slope, q, d_0 = saved[3 * count + 5 * index : 3 * count + 5 * (index + 1)]
-            e = g.new_empty((law.count, 1, g.shape[1]))
+            g, _, slope, q, d_0 = saved[2 * count + 5 * index : 2 * count + 5 * (index + 1)]
+            e = g.new_empty((law.count, len(g) if power else 1, g.shape[1]))
             for (layer, rows), own in zip(block, _views(e, block, sources), strict=True):
                 grad = grads[layer]
                 if grad is None:
                     own.zero_()
                 else:
-                    own[:, 0] = grad.unflatten(0, (law.count, -1))[:, rows]
+                    own[:] = grad.unflatten(0, (law.count, -1))[:, None, rows]
+                if power and (by_sum := by_sums[layer]) is not None:
+                    factors = g.new_tensor(pairs.factors)  # which d_0 holds already
+                    own += by_sum[:, None, rows, None] / factors[:, None, None]
             by_log, by_gamma = law.by_log_and_gamma(e, q)
             by_ln_r = by_gamma.mul_(slope).mul_(d_0)
             by_g = by_log.mul(d_0).sub_(by_ln_r).div_(g)
@@ -244,21 +288,24 @@ class _Combined(torch.autograd.Function):
                 results[layer][:, rows] = own
                 if pairs.g_off is not None:
                     by_log_inverse[layer] += other.sum()
+        for by_log, grad, value in zip(by_log_inverse, grads[count : count + len(power)], power, strict=False):
+            if grad is not None:
+                by_log -= grad @ value
         if pairs.g_off is not None and pairs.g_on is not None:
             span = pairs.g_on - pairs.g_off
             for result, inverse, place, by_log in zip(results, inverses, largest, by_log_inverse, strict=True):
                 by_inverse = pairs.g_off * result.sum() + by_log / inverse
                 result.view(-1).index_add_(0, place.view(1), (by_inverse / span).view(1))
-        return (None, None, *results, *(None,) * count)
+        return (None, None, None, *results, *(None,) * count)
 
     @staticmethod
-    def vmap(info, in_dims, pairs, count, *tensors):
+    def vmap(info, in_dims, pairs, power, count, *tensors):
         found = []
         for index in range(info.batch_size):
             own = [
-                part if dim is None else part.select(dim, index) for part, dim in zip(tensors, in_dims[2:], strict=True)
+                part if dim is None else part.select(dim, index) for part, dim in zip(tensors, in_dims[3:], strict=True)
             ]
-            found.append(_Combined.apply(pairs, count, *own))
+            found.append(_Combined.apply(pairs, power, count, *own))
         stacked = tuple(torch.stack(parts) for parts in zip(*found, strict=True))
         return stacked, (0,) * len(stacked)
 

@@ -10,7 +10,7 @@ from calib.crossbar import drawing, tile_outputs
 from calib.crossbar.array import Array, Tile
 from calib.crossbar.devices import Devices
 from calib.crossbar.encoding import Encoding, encode
-from calib.crossbar.functions import caller
+from calib.crossbar.functions import product, transforms_active
 from calib.crossbar.mapping import Mapping
 from calib.crossbar.mapping import mapping as mapping_of
 from calib.crossbar.multiply import Collocation
@@ -24,15 +24,22 @@ _MARGIN = 1e-5  # of the full scale: rounding of inputs that lie at it
 
 @dataclass(frozen=True)
 class Encoded:
-    """Inputs of a layer as its basis functions (batch, K word_line), see `MemristiveLinear.encode`."""
+    """Inputs of a layer, see `MemristiveLinear.encode`.
+
+    Attributes
+    ----------
+    basis : (batch, K word_line) basis functions [V].
+    voltage : (batch, word_line) [V], where the power is to be known.
+    """
 
     basis: torch.Tensor
+    voltage: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.basis)
 
     def __getitem__(self, rows: torch.Tensor | slice) -> "Encoded":
-        return Encoded(self.basis[rows])
+        return Encoded(self.basis[rows], None if self.voltage is None else self.voltage[rows])
 
 
 class MemristiveLinear(nn.Module):
@@ -211,22 +218,33 @@ class MemristiveLinear(nn.Module):
                 return self._outputs(x.float() if isinstance(x, torch.Tensor) else x)
         return self._outputs(x)
 
-    def encode(self, x: torch.Tensor) -> Encoded:
+    def encode(self, x: torch.Tensor, power: bool = False) -> Encoded:
         """Return inputs (batch, in) as basis functions, to be computed once for many passes.
+
+        Parameters
+        ----------
+        power : whether the power of those passes is to be known.
 
         Raises
         ------
         OptionError
-            When the array's outputs are not those of a product, or an input is beyond the full scale.
+            When the array's outputs are not those of a product, an input is beyond the full scale, or the power of
+            inputs that are read in several phases is wanted.
         """
         if not self.by_product:
             raise OptionError("inputs can be encoded once only for layers without line resistance, ADC and read noise")
-        return Encoded(self._basis(self._scaled(x)))
+        if power and not self.one_phase:
+            raise OptionError(f"the power of inputs in the mode '{self.array.input_mode}' needs the inputs themselves")
+        scaled = self._scaled(x)
+        voltage = self._lines(scaled) * self.devices.input_voltage if power else None
+        return Encoded(self._basis(scaled), voltage)
 
     def _outputs(self, x: torch.Tensor | Encoded) -> torch.Tensor:
         drawn = self.drawn if self.drawn is not None else drawing.draw([self])[0]
         self.reading.weights = None
         if isinstance(x, Encoded):
+            if self.reading.measures and x.voltage is not None:
+                self._note(x.basis.unflatten(-1, (self.plan.size, -1)), x.voltage)
             return self.decoded(self._product(x.basis, drawn), drawn)
         scaled = self._scaled(x if x.dim() == 2 else x.reshape(-1, x.shape[-1]))
         if self.by_product:
@@ -280,13 +298,16 @@ class MemristiveLinear(nn.Module):
             return [(1.0, k_v * x)]
         if self.array.input_mode == "offset":
             return [(2.0, (0.5 * k_v) * (1 + x)), (-2.0, torch.full_like(x, 0.5 * k_v))]
-        return [(1.0, k_v * x.clamp(min=0)), (-1.0, k_v * (-x).clamp(min=0))]
+        return [(1.0, k_v * x.clamp(min=0)), (-1.0, k_v * torch.relu(-x))]  # at 0 one phase has the gradient
 
     def _basis(self, x: torch.Tensor) -> torch.Tensor:
         """Return the sum over phases of factor basis (batch, K word_line) [V] of inputs (batch, in)."""
-        if self.encoding is not None and not self.reading.measures:
-            return encode(x, self.encoding).flatten(-2)
-        return self._sum_over_phases(self._lines(x))
+        if self.encoding is None:
+            return self._sum_over_phases(self._lines(x))
+        basis = encode(x, self.encoding)
+        if self.reading.measures:
+            self._note(basis, self._lines(x) * self.devices.input_voltage)
+        return basis.flatten(-2)
 
     @property
     def one_phase(self) -> bool:
@@ -309,11 +330,15 @@ class MemristiveLinear(nn.Module):
         """Return the basis functions (batch, K word_line) [V] of one reading, and note V B for its power."""
         basis = self.plan.basis(voltage)
         if self.reading.measures:
-            with torch.set_grad_enabled(self.wants_power and torch.is_grad_enabled()):
-                weights = torch.einsum("bki,bi->ki", basis, voltage).flatten()
-            known = self.reading.weights
-            self.reading.weights = weights if known is None else known + weights
+            self._note(basis, voltage)
         return basis.flatten(-2)
+
+    def _note(self, basis: torch.Tensor, voltage: torch.Tensor) -> None:
+        """Note V B, from basis (batch, K, word_line) and voltage (batch, word_line), for the power of one reading."""
+        with torch.set_grad_enabled(self.wants_power and torch.is_grad_enabled()):
+            weights = (basis * voltage.unsqueeze(-2)).sum(0).flatten()
+        known = self.reading.weights
+        self.reading.weights = weights if known is None else known + weights
 
 
 @dataclass
@@ -329,7 +354,8 @@ class Reading:
     weights : (K word_line,) [V^2] sum of V B over the rows of a pass.
     adc_currents : for each block of word lines the currents [A] that the converters see, collected to calibrate them;
         None where they convert.
-    convergence : of the last solution of nonlinear devices on lines with resistance.
+    convergence : largest residual and number of steps of nonlinear devices on lines with resistance, since
+        `tile_outputs.take_residual`.
     """
 
     first_image: int = 0
@@ -360,18 +386,28 @@ class Reading:
         return torch.arange(rows, device=device) + self.first_image * each
 
 
-class _Checked(torch.autograd.Function):
-    """x, checked to lie in [-1, 1]; over chips that are mapped all at once."""
+def _checked(x: torch.Tensor) -> torch.Tensor:
+    """Return x, checked to lie in [-1, 1]; over chips that are mapped all at once."""
+    if transforms_active():
+        return _Checked.apply(x)  # type: ignore[return-value]
+    _check_range(x.detach())
+    return x
 
+
+def _check_range(x: torch.Tensor) -> None:
+    low, high = torch.aminmax(x) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
+    if not (float(low) >= -1.0 - _MARGIN and float(high) <= 1.0 + _MARGIN):
+        raise OptionError(
+            f"inputs of a memristive layer lie between {float(low):g} and {float(high):g}; expected -1 to 1, which "
+            "become voltages; scale the data, cap the activation before the layer, or calibrate the layer's input "
+            "range (calib.nn.calibrate)"
+        )
+
+
+class _Checked(torch.autograd.Function):
     @staticmethod
     def forward(x: torch.Tensor) -> torch.Tensor:
-        low, high = torch.aminmax(x) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
-        if not (float(low) >= -1.0 - _MARGIN and float(high) <= 1.0 + _MARGIN):
-            raise OptionError(
-                f"inputs of a memristive layer lie between {float(low):g} and {float(high):g}; expected -1 to 1, which "
-                "become voltages; scale the data, cap the activation before the layer, or calibrate the layer's input "
-                "range (calib.nn.calibrate)"
-            )
+        _check_range(x)
         return x.view_as(x)
 
     @staticmethod
@@ -385,46 +421,6 @@ class _Checked(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, x):
         return _checked(x), in_dims[0]
-
-
-_checked = caller(_Checked)
-
-
-def product(basis: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
-    """Return basis @ coefficients; over chips that are mapped with `torch.func.vmap`, in one product."""
-    return _product(basis, coefficients)
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(basis: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
-        return basis @ coefficients
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        basis, coefficients = ctx.saved_tensors
-        by_basis = product(grads[0], coefficients.T) if ctx.needs_input_grad[0] else None
-        by_coefficients = product(basis.T, grads[0]) if ctx.needs_input_grad[1] else None
-        return by_basis, by_coefficients
-
-    @staticmethod
-    def vmap(info, in_dims, basis, coefficients):
-        one, other = in_dims
-        if one is None and other is not None:  # (rows, inner) @ (inner, chip columns)
-            stacked = coefficients.movedim(other, 1)
-            inner, chips, columns = stacked.shape
-            return product(basis, stacked.reshape(inner, chips * columns)).view(-1, chips, columns), 1
-        basis = basis.movedim(one, 0)
-        if other is None:
-            return product(basis.flatten(0, 1), coefficients).view(*basis.shape[:-1], -1), 0
-        return torch.matmul(basis, coefficients.movedim(other, 0)), 0
-
-
-_product = caller(_Product)
 
 
 def memristive_layers(module: nn.Module) -> list[MemristiveLinear]:

@@ -89,6 +89,11 @@ class Nonideality(ABC):
 class ConductanceNonideality(Nonideality):
     """A nonideality that changes conductances."""
 
+    @property
+    @abstractmethod
+    def is_ideal(self) -> bool:
+        """Whether it does nothing, so that devices need no draw of it."""
+
     @abstractmethod
     def conductance(
         self,

@@ -64,6 +64,10 @@ class Disturb(ConductanceNonideality):
         given = {name: float(node[name]) for name in ("exponent", "threshold", "spread") if name in node}
         return cls(conditions.reads, float(node["towards"]), float(node["rate"]), **given)
 
+    @property
+    def is_ideal(self) -> bool:
+        return not self.reads
+
     def ideal(self) -> "Disturb":
         return Disturb(0, self.towards, self.rate, self.exponent, self.threshold, self.spread)
 

@@ -83,6 +83,10 @@ class Empirical(ConductanceNonideality):
             return None
         return cls(resistance, sigma, probability, residual, share)
 
+    @property
+    def is_ideal(self) -> bool:
+        return not any(self.sigma)
+
     def ideal(self) -> "Empirical":
         return Empirical(self.resistance, (0.0,) * len(self.sigma), self.probability, self.residual)
 

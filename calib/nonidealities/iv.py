@@ -1,6 +1,7 @@
 """Current-voltage nonlinearity: the device model's conduction law with its spread."""
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +13,32 @@ from calib.nonidealities.base import AS_PROGRAMMED, Z_MAX, Conditions, Conductio
 
 _MIX_FLOOR = 1e-6  # keeps the square root's gradient finite where a state's weight in a blend vanishes
 _MARGIN = 1e-4  # in ln R: rounding of the range's own ends is not outside
+
+
+@dataclass(frozen=True)
+class Line:
+    """How the only shape parameter is drawn where one state holds: theta = t or exp(t), t = intercept + slope ln R + e.
+
+    Attributes
+    ----------
+    intercept, slope, deviation : of t; deviation is the standard deviation of e.
+    is_log : whether theta is exp(t).
+    ln_r_min, ln_r_max : range of the data, to which ln R is clipped.
+    lower, upper : bounds of theta.
+    """
+
+    intercept: float
+    slope: float
+    deviation: float
+    is_log: bool
+    ln_r_min: float
+    ln_r_max: float
+    lower: float
+    upper: float
+
+    def covers(self, low: float, high: float) -> bool:
+        """Say whether ln R from `low` to `high` lies in the range of the data, to rounding."""
+        return low >= self.ln_r_min - _MARGIN and high <= self.ln_r_max + _MARGIN
 
 
 class IV(Conduction):
@@ -98,6 +125,17 @@ class IV(Conduction):
             (value,) = self._draw(ln_r, deviates).values()
             (slope,) = torch.autograd.grad(value.sum(), ln_r, allow_unused=True)
         return value.detach(), torch.zeros_like(ln_r) if slope is None else slope
+
+    def line(self) -> Line | None:
+        """Return how the only shape parameter is drawn, None where there are several of them or several states."""
+        p = self.population
+        if not (self.anchored and self._single and len(p.centres) == 1):
+            return None
+        parameter = self.law.parameter(self._drawn[0])
+        return Line(
+            float(self._intercept[0, 0]), float(self._slope[0, 0]), float(self._roots[0, 0, 0]),
+            self._transforms[0] == "log", p.ln_r_min, p.ln_r_max, parameter.lower, parameter.upper,
+        )  # fmt: skip
 
     def clipped(self, conductance: torch.Tensor, deviates: torch.Tensor) -> int:
         ln_r = -torch.log(conductance)

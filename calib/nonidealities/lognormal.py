@@ -50,6 +50,10 @@ class Lognormal(ConductanceNonideality):
         found = programming_spread(tree)
         return None if found is None else cls(*found[1:])
 
+    @property
+    def is_ideal(self) -> bool:
+        return not any(self.sigma)
+
     def ideal(self) -> "Lognormal":
         return Lognormal(self.resistance, (0.0,) * len(self.sigma))
 

@@ -62,6 +62,10 @@ class Quantise(ConductanceNonideality):
         levels[[0, -1]] = g_off, g_on
         return cls(levels.tolist(), spacing)
 
+    @property
+    def is_ideal(self) -> bool:
+        return not self.levels
+
     def ideal(self) -> "Quantise":
         return Quantise((), self.nearest)
 

@@ -146,6 +146,10 @@ class Retention(ConductanceNonideality):
         """Whether `compensation` may differ from 1."""
         return self.compensate and self.time > 0
 
+    @property
+    def is_ideal(self) -> bool:
+        return not self.time and not self.compensate
+
     def ideal(self) -> "Retention":
         return Retention(0.0, self.drift, self.relaxation, False, self.references)
 

@@ -61,6 +61,10 @@ class Stuck(ConductanceNonideality):
         """Return devices stuck at G_on of a device model."""
         return cls(probability, (float(tree["conductance"].to_dataset()["g_on"]),))
 
+    @property
+    def is_ideal(self) -> bool:
+        return not self.probability
+
     def ideal(self) -> "Stuck":
         return Stuck(0.0, self.values, self.bandwidth)
 

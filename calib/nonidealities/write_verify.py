@@ -97,6 +97,10 @@ class WriteVerify(ConductanceNonideality):
             failed = np.exp(bounded(node["quantile"].values, failed, *limits)[1])
         return cls(target.tolist(), probability, np.exp(ln_achieved), success.tolist(), failed, _share(node))
 
+    @property
+    def is_ideal(self) -> bool:
+        return min(self.success) == 1 and bool((self.achieved == np.asarray(self.target)[:, None]).all())
+
     def ideal(self) -> "WriteVerify":
         exact = np.repeat(np.asarray(self.target)[:, None], len(self.probability), axis=1)
         return WriteVerify(self.target, self.probability, exact)

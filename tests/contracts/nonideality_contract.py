@@ -77,6 +77,9 @@ class NonidealityContract:
     def test_its_ideal_limit_does_nothing(self, effect: Nonideality) -> None:
         limit = effect.ideal()
         assert type(limit) is type(effect)
+        if isinstance(effect, ConductanceNonideality | ReadNonideality):
+            assert limit.is_ideal
+            assert not effect.is_ideal
         expected = {"conduction": 0.3 * G, "read": torch.zeros(3, 2, 3, dtype=G.dtype)}.get(effect.stage, G)
         assert torch.equal(effect_on(limit, G), expected)
         assert not torch.equal(effect_on(effect, G), expected)

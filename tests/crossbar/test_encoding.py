@@ -38,7 +38,7 @@ def test_mapped_over_chips(layer: memristive.MemristiveLinear) -> None:
     assert encoding is not None
     for dim in (0, 1):
         found = torch.func.vmap(lambda v: encode(v, encoding), in_dims=dim)(x.movedim(0, dim))
-        assert torch.equal(found, encode(x, encoding))
+        torch.testing.assert_close(found, encode(x, encoding), rtol=1e-12, atol=1e-15)
 
 
 def test_other_laws_take_several_steps() -> None:

@@ -115,3 +115,18 @@ def test_weights_mapped_over_a_stack() -> None:
 
     together = torch.func.vmap(run, randomness="same")(weights)
     torch.testing.assert_close(together, torch.stack([run(weight) for weight in weights]), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("mapping", ["double", "lowest", "average"])
+def test_ideal_devices_in_pairs_give_the_weights(mapping: str) -> None:
+    """The short way and that by conductances, whose largest weight has a gradient through k_G that cancels."""
+    (layer,) = layers(device(), mapping, (6, 4))
+    layer.devices = layer.devices.ideal()
+    with torch.no_grad():
+        layer.weight += 0.01  # none is 0, where a pair of which one device is at G_off has a kink
+    found = drawing.draw([layer])[0]["coefficients"]
+    expected = plainly(layer)["coefficients"]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    factors = torch.linspace(0, 5, found.numel(), dtype=found.dtype).view_as(found).cos()
+    one, other = (torch.autograd.grad((part * factors).sum(), layer.weight)[0] for part in (found, expected))
+    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)

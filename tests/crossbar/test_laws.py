@@ -8,7 +8,6 @@ from torch import nn
 from calib.crossbar.array import Array
 from calib.crossbar.devices import Devices
 from calib.crossbar.layers import MemristiveLinear
-from calib.crossbar.mapping import conductances
 from calib.crossbar.multiply import direct
 from calib.crossbar.nodes import collocation
 from calib.errors import OptionError
@@ -52,7 +51,7 @@ def test_a_layer_is_its_currents_and_so_are_its_gradients(devices: Devices) -> N
     y = layer(x)
     cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     found = torch.autograd.grad((y * cotangent).sum(), (layer.weight, x))
-    g, k_g = conductances(layer.weight, "double", G_OFF, G_ON)
+    g, k_g = layer.mapping.conductances(layer.weight, G_OFF, G_ON)
     z = devices.conduction.deviates(tuple(g.shape), torch.Generator().manual_seed(5), g.dtype)
     voltage = nn.functional.pad(x, (0, 1), value=1.0) * 0.5
     current = direct(devices.conduction, voltage, g, z)

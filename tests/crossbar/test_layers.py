@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from calib import nn as memristive
-from calib.crossbar import mapping as mappings
 from calib.crossbar.chips import ChipStack
+from calib.crossbar.mapping import MAPPINGS
 from calib.crossbar.multiply import direct
 from calib.errors import ModelError, OptionError
 from tests.simple_devices import device, everything, iv_node, range_only
@@ -26,7 +26,7 @@ def inputs(n: int = 6) -> torch.Tensor:
     return torch.rand(n, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("mapping", mappings.MAPPINGS)
+@pytest.mark.parametrize("mapping", MAPPINGS)
 def test_an_ideal_layer_is_linear(mapping: str) -> None:
     one = layer(range_only(), mapping)
     weight = one.weight if mapping != "bit-slicing" else one.mapping.quantised(one.weight)
@@ -40,7 +40,7 @@ def test_a_layer_is_its_currents() -> None:
     one.generator = torch.Generator().manual_seed(5)
     y = one(inputs())
     d = one.devices
-    g, k_g = mappings.conductances(one.weight, "double", d.g_off, d.g_on)
+    g, k_g = one.mapping.conductances(one.weight, d.g_off, d.g_on)
     z = d.conduction.deviates(tuple(g.shape), torch.Generator().manual_seed(5), g.dtype)
     current = direct(d.conduction, nn.functional.pad(inputs(), (0, 1), value=1.0) * 0.5, g, z)
     torch.testing.assert_close(y, (current[:, 0] - current[:, 1]) / (0.5 * k_g), rtol=1e-4, atol=1e-5)
@@ -80,7 +80,7 @@ def test_power_is_the_sum_over_devices() -> None:
     """P = sum |V| |I|, evaluated one device at a time, over two passes."""
     one = layer(tolerance=1e-7)
     x = inputs() * torch.tensor([1.0, -1.0] * 4, dtype=torch.float64)
-    g, _ = mappings.conductances(one.weight.detach(), "double", one.devices.g_off, one.devices.g_on)
+    g, _ = one.mapping.conductances(one.weight.detach(), one.devices.g_off, one.devices.g_on)
     expected = []
     for chip in (0, 1):
         from calib.crossbar.devices import generator
