@@ -5,6 +5,11 @@ its default tolerance of 1e-4 and at 1e-5, and of the law evaluated one device a
 do; a large layer with its memory; and 25 chips on 10,000 images. The alternatives take turns in one run, and medians
 are printed, because a shared machine is noisy. Ratios are what carries over to another machine. Line resistance is in
 ``benchmarks/lines.py``.
+
+Beside them stand a linear layer with fresh normal noise of its weights, and the peers that are installed, each with
+what it computes: aihwkit and CrossSim. A peer that needs other versions of torch takes part from an interpreter of its
+own (``--peer-python /path/of/env/bin/python``), one that is no package from a folder (``--peers /path/of/cross-sim``);
+one that is missing is reported as missing.
 """
 
 import argparse
@@ -15,8 +20,9 @@ import time
 from collections.abc import Callable
 
 import torch
+from interpreters import Peer, peers
 from torch import nn
-from turns import Task, take_turns
+from turns import Task, several, take_turns
 
 from calib import device_model
 from calib.crossbar.devices import Devices
@@ -28,6 +34,17 @@ from calib.training import encoded, step
 DEVICE = "siox-high-resistance"
 BATCH = 64
 INNER = 20  # steps of a turn
+SLOW = 0.02  # s, a step of a peer that takes longer takes fewer turns
+SCRIPTS = ("aihwkit_steps.py", "crosssim_steps.py")
+NOISE = 0.1  # standard deviation of weights, relative to the largest
+COMPUTES = {
+    "torch.nn.Linear": "an ideal product",
+    "Linear, noise of weights": "W + 0.1 max|W| N(0, 1), new at each step; no devices, no I-V law",
+    "calib, ideal devices": "pairs of conductances without spread, linear",
+    "calib, default": "Poole-Frenkel law, correlated draw of every device; sum |I| of bit lines to 1e-4",
+    "calib, finer": "the same to 1e-5",
+    "directly": "the same law and draw, evaluated for each input and device",
+}
 
 
 def network(sizes: tuple[int, ...], layer: Callable[[int, int], nn.Module]) -> nn.Sequential:
@@ -36,16 +53,6 @@ def network(sizes: tuple[int, ...], layer: Callable[[int, int], nn.Module]) -> n
     for n_in, n_out in itertools.pairwise(sizes):
         parts += [layer(n_in, n_out), nn.Sigmoid()]
     return nn.Sequential(*parts[:-1])
-
-
-def several(task: Task, times: int) -> Task:
-    """Return a task that repeats another."""
-
-    def run() -> None:
-        for _ in range(times):
-            task()
-
-    return run
 
 
 class NoOptimizer:
@@ -72,6 +79,15 @@ def plain_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Task:
         nn.functional.cross_entropy(model(x), y).backward()
 
     return run
+
+
+class NoisyLinear(nn.Linear):
+    """A linear layer whose weights are W + 0.1 max|W| N(0, 1), new at each pass."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs (batch, out)."""
+        largest = self.weight.detach().abs().amax()
+        return nn.functional.linear(x, self.weight + NOISE * largest * torch.randn_like(self.weight), self.bias)
 
 
 def calib_step(sizes: tuple[int, ...], devices: Devices, x: torch.Tensor, y: torch.Tensor) -> Task:
@@ -103,25 +119,56 @@ def direct_step(sizes: tuple[int, ...], devices: Devices, x: torch.Tensor, y: to
     return run
 
 
-def training_steps(sizes: tuple[int, ...], repeats: int, inner: int = INNER) -> None:
-    """Print the training step of a fully connected network."""
+def training_steps(sizes: tuple[int, ...], repeats: int, given: argparse.Namespace, inner: int = INNER) -> None:
+    """Print the training step of a fully connected network, beside that of the peers."""
     tree = device_model.open_device(DEVICE)
     stream = torch.Generator().manual_seed(0)
     x, y = torch.rand(BATCH, sizes[0], generator=stream), torch.randint(sizes[-1], (BATCH,), generator=stream)
     default, finer = Devices.from_model(tree), Devices.from_model(tree, tolerance=1e-5)
     tasks: dict[str, Task] = {
         "torch.nn.Linear": several(plain_step(network(sizes, nn.Linear), x, y), inner),
+        "Linear, noise of weights": several(plain_step(network(sizes, NoisyLinear), x, y), inner),
         "calib, ideal devices": several(calib_step(sizes, default.ideal(), x, y), inner),
-        f"calib, {DEVICE}, 1e-4": several(calib_step(sizes, default, x, y), inner),
-        f"calib, {DEVICE}, 1e-5": several(calib_step(sizes, finer, x, y), inner),
+        "calib, default": several(calib_step(sizes, default, x, y), inner),
+        "calib, finer": several(calib_step(sizes, finer, x, y), inner),
     }
-    found = {name: value / inner for name, value in take_turns(tasks, repeats).items()}
-    found |= take_turns({"the law evaluated directly": direct_step(sizes, default, x, y)}, max(3, repeats // 4))
-    nodes = [devices.plan(sizes[0] + 1).count for devices in (default, finer)]
+    slow = {"directly": direct_step(sizes, default, x, y)}
+    computes, steps = dict(COMPUTES), dict.fromkeys(tasks, inner)
     threads = torch.get_num_threads()
-    print(f"\nTraining step {'-'.join(map(str, sizes))}, batch {BATCH}, {threads} threads, new devices; nodes {nodes}")
+    options = ["--sizes", *sizes, "--batch", BATCH, "--threads", threads]
+    with peers(SCRIPTS, given.peer_python, given.peers, options) as (present, missing):
+        for peer in present:
+            _enter(peer, inner, tasks, slow, computes, steps)
+        found = {name: value / steps[name] for name, value in take_turns(tasks, repeats).items()}
+        found |= take_turns(slow, max(2, repeats // 4))
+    nodes = [devices.plan(sizes[0] + 1).count for devices in (default, finer)]
+    print(
+        f"\nTraining step {'-'.join(map(str, sizes))}, batch {BATCH}, {threads} threads; calib: {DEVICE}, nodes {nodes}"
+    )
     for name, value in found.items():
-        print(f"  {name:36s} {1e3 * value:9.3f} ms           {value / found['torch.nn.Linear']:7.1f} x")
+        ratio = value / found["torch.nn.Linear"]
+        print(f"  {name:34s} {1e3 * value:9.3f} ms {ratio:8.1f} x   {computes[name]}")
+    for line in missing:
+        print(f"  {line}")
+
+
+def _enter(
+    peer: Peer,
+    inner: int,
+    tasks: dict[str, Task],
+    slow: dict[str, Task],
+    computes: dict[str, str],
+    steps: dict[str, int],
+) -> None:
+    """Add the tasks of a peer to those that take turns, quick or slow."""
+    for task, what in peer.computes.items():
+        name = f"{peer.name} {peer.version}, {task}"
+        computes[name] = what
+        first = peer.task(task)()  # with what is made once
+        if min(first, peer.task(task)() if first < 1 else first) > SLOW:
+            slow[name] = peer.task(task)
+        else:
+            tasks[name], steps[name] = peer.task(task, inner), inner
 
 
 def large_layer(size: int, repeats: int) -> None:
@@ -191,13 +238,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Side-by-side timings of crossbar layers.")
     parser.add_argument("--repeats", type=int, default=21, help="rounds (default 21)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
+    parser.add_argument("--only", choices=("large", "steps", "chips", "square", "accelerator"), help="one table")
+    parser.add_argument("--peer-python", action="append", default=[], metavar="PATH", help="interpreter with peers")
+    parser.add_argument("--peers", action="append", default=[], metavar="FOLDER", help="folder to import peers from")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    large_layer(1024, max(3, arguments.repeats // 2))  # first: the process's peak memory is its own
-    training_steps((784, 25, 10), arguments.repeats)
-    monte_carlo(25, 10_000, 3)
-    training_steps((1024, 1024), 3, inner=1)
-    accelerator(4096, 256, arguments.repeats)
+    tables = {
+        "large": lambda: large_layer(1024, max(3, arguments.repeats // 2)),  # first: its peak memory is its own
+        "steps": lambda: training_steps((784, 25, 10), arguments.repeats, arguments),
+        "chips": lambda: monte_carlo(25, 10_000, 3),
+        "square": lambda: training_steps((1024, 1024), 3, arguments, inner=1),
+        "accelerator": lambda: accelerator(4096, 256, arguments.repeats),
+    }
+    for name, table in tables.items():
+        if arguments.only in (None, name):
+            table()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Line resistance: ``python benchmarks/lines.py`` (``make benchmarks`` runs it with the others).
 
-Times are those of the clock, whatever else runs. Four tables, each of which can be asked for alone
+Times are those of the clock, whatever else runs. Five tables, each of which can be asked for alone
 (``--only arrays``):
 
 - arrays: output currents of square arrays with 16 inputs and with 10,000, side by side with badcrossbar (D. Joksas,
@@ -10,6 +10,8 @@ Times are those of the clock, whatever else runs. Four tables, each of which can
 - strengths: the transfer matrix of 256 x 256 against scipy's sparse direct solution, r G n from 0.01 to 1000.
 - large: 1024 x 1024 with 16 inputs and with all.
 - training: a step of a stack of 7 tiles of 128 x 50 with 64 inputs, forward and backward, and an epoch of 750 steps.
+- layers: the same through the layers, as `calib train --array rows=128,columns=64,word_segment=0.35,bit_segment=0.32`
+  does it, new devices at each step: 784-25-10 on a linear device model and on two with a law.
 
 A peer that is not installed is reported as missing; ``--peers FOLDER`` names a folder to import it from
 (``pip install --no-deps --target FOLDER badcrossbar pathvalidate``: its plots need cairo, its currents do not).
@@ -26,17 +28,27 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from turns import Task, take_turns
+from torch import nn
+from turns import Task, several, take_turns
 
+from calib import device_model
+from calib.crossbar import tile_outputs
+from calib.crossbar.array import Array
+from calib.crossbar.devices import Devices
+from calib.crossbar.layers import MemristiveLinear, memristive_layers
 from calib.crossbar.line_currents import tile_currents, tile_currents_nonlinear
 from calib.crossbar.line_resistance import Lines, transfer_matrix
 from calib.crossbar.sparse_lines import array_currents
 from calib.iv_models import iv_model
+from calib.training_step import step
 
 SEGMENT = 0.5  # Ohm
-SOME = 64  # of the 10,000 inputs, that badcrossbar takes
+INNER = 3  # solutions with 16 inputs of a turn
+SOME = 128  # of the 10,000 inputs, that badcrossbar takes
 MANY = 10_000
 TILES = Lines(word_segment=0.35, bit_segment=0.32)
+ARRAY = "rows=128,columns=64,word_segment=0.35,bit_segment=0.32"
+MODELS = ("ta-hfo2", "siox-low-resistance", "siox-high-resistance")
 STEPS = 750  # of an MNIST epoch: 48,000 images in batches of 64
 
 
@@ -77,13 +89,14 @@ def arrays(repeats: int, other: Callable[..., np.ndarray] | None) -> None:
         v = draw(MANY, size, low=0.0, high=0.5)
         g, resistance, voltage = 1 / r, r.numpy(), v.T.numpy()
         tasks: dict[str, Task] = {
-            "few": lambda g=g, v=v: array_currents(v[:16], g, lines),
+            "few": several(lambda g=g, v=v: array_currents(v[:16], g, lines), INNER),
             "many": lambda g=g, v=v: array_currents(v, g, lines),
         }
         if other is not None:
-            tasks["other"] = lambda r=resistance, v=voltage: other(v[:, :16], r)
+            tasks["other"] = several(lambda r=resistance, v=voltage: other(v[:, :16], r), INNER)
             tasks["some"] = lambda r=resistance, v=voltage: other(v[:, :SOME], r)
         found = take_turns(tasks, repeats)
+        found |= {name: found[name] / INNER for name in ("few", "other") if name in found}
         ours = array_currents(v[:SOME], g, lines).currents.numpy()
         difference = np.nan if other is None else np.abs(other(voltage[:, :SOME], resistance) / ours - 1).max()
         each = (found.get("some", np.nan) - found.get("other", np.nan)) / (SOME - 16)
@@ -171,6 +184,31 @@ def _step(gamma: float | None, dtype: torch.dtype) -> tuple[Task, list[float]]:
     return step, residuals
 
 
+def layers(repeats: int) -> None:
+    """Print the time of a training step of 784-25-10 through the layers, and the residual that they note."""
+    print(f"\na step of calib train, 784-25-10, batch 64, {ARRAY}, {torch.get_num_threads()} threads")
+    print(
+        f"{'device model':22s} {'law':16s} {'step, s':>8s} {'epoch, min':>11s} {'asked residual':>15s} {'largest':>9s}"
+    )
+    image = draw(64, 784, low=0.0, high=1.0, dtype=torch.float32)
+    x = image * (image.flip(0, 1) > 0.8)  # most pixels of a digit are dark
+    y = torch.randint(10, (64,), generator=torch.Generator().manual_seed(1))
+    for name in MODELS:
+        devices, array = Devices.from_model(device_model.open_device(name)), Array.from_options(ARRAY)
+        first = torch.Generator().manual_seed(0)
+        made = [MemristiveLinear(a, b, devices, array=array, first=first) for a, b in ((784, 25), (25, 10))]
+        model = nn.Sequential(made[0], nn.Sigmoid(), made[1])
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
+
+        def task(model=model, optimizer=optimizer) -> None:
+            step(model, memristive_layers(model), optimizer, x, y)
+
+        taken = take_turns({"step": task}, 4 * repeats)["step"]
+        law, residual = devices.conduction.law, tile_outputs.take_residual(made)
+        reached = f"{tile_outputs.tolerance(made[0]):15.0e} {residual:9.1e}" if law.shape else f"{'exact':>15s}"
+        print(f"{name:22s} {law.name:16s} {taken:8.3f} {taken * STEPS / 60:11.1f} {reached}")
+
+
 def memory() -> float:
     """Return the largest memory [GB] that the process had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -179,7 +217,7 @@ def memory() -> float:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description="Line resistance side by side.")
-    parser.add_argument("--only", choices=("arrays", "strengths", "large", "training"), help="one table")
+    parser.add_argument("--only", choices=("arrays", "strengths", "large", "training", "layers"), help="one table")
     parser.add_argument("--threads", type=int, default=2, help="(default 2)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--peers", help="folder from which badcrossbar is imported if it is not installed")
@@ -191,6 +229,7 @@ def main() -> None:
         "arrays": lambda: arrays(arguments.repeats, other),
         "strengths": lambda: strengths(arguments.repeats),
         "training": lambda: training(arguments.repeats),
+        "layers": lambda: layers(arguments.repeats),
     }
     for name, table in tables.items():
         if arguments.only in (None, name):

@@ -105,7 +105,7 @@ def _copy(module: nn.Module) -> nn.Module:
     """Return a deep copy; weights that old-style norms compute are no leaves, which torch does not copy by itself."""
     computed: dict[int, Any] = {}
     for part in module.modules():
-        for value in part.__dict__.values():
+        for value in (*part.__dict__.values(), *part.buffers(recurse=False)):
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 computed[id(value)] = value.detach().clone()
     return copy.deepcopy(module, computed)

@@ -15,9 +15,11 @@ import torch
 
 from calib.crossbar.line_resistance import Lines, transfer_matrix
 from calib.crossbar.line_response import Factors, response
-from calib.crossbar.nonlinear_lines import Convergence, Settings, joint_solution, law_values, preconditioner
+from calib.crossbar.nonlinear_lines import Convergence, Settings, joint_currents, joint_solution, preconditioner
 from calib.errors import OptionError
 from calib.iv_models import IVModel
+
+_AT_A_TIME = 2**24  # voltages of devices that are worked on
 
 
 class Power(NamedTuple):
@@ -65,9 +67,29 @@ def tile_currents_nonlinear(
     """
     names = _checked(law, parameters)
     v, p = _word_lines_first(voltage, tuple(parameters[name] for name in names))
+    settings = Settings(tolerance, iterations)
+    if not torch.is_grad_enabled():
+        out, _, _, convergence = joint_currents(None, law, names, p, v, lines, settings)
+        return out, convergence
     factors = preconditioner(law, names, p, v, lines)
-    _, out, convergence = joint_solution(factors, law, names, p, v, Settings(tolerance, iterations))
+    _, out, convergence = joint_solution(factors, law, names, p, v, settings)
     return out, convergence
+
+
+def tile_evaluation_nonlinear(
+    voltage: torch.Tensor,
+    parameters: dict[str, torch.Tensor],
+    law: IVModel,
+    lines: Lines,
+    tolerance: float = Settings.tolerance,
+    iterations: int = Settings.iterations,
+) -> tuple[torch.Tensor, Power, Convergence]:
+    """Return what `tile_currents_nonlinear` does, and the power of each input, without gradients."""
+    names = _checked(law, parameters)
+    v, p = _word_lines_first(voltage, tuple(parameters[name] for name in names))
+    with torch.no_grad():
+        out, drawn, heat, convergence = joint_currents(None, law, names, p, v, lines, Settings(tolerance, iterations))
+    return out, Power(drawn, heat), convergence
 
 
 class LinearTiles:
@@ -128,18 +150,17 @@ class NonlinearTiles:
 
     def currents(self, voltage: torch.Tensor) -> tuple[torch.Tensor, Convergence]:
         """Return the output currents (..., batch, bit_line), differentiable by the voltages, and the convergence."""
-        return self._solved(voltage)[1:]
+        v, p = _broadcast(voltage.movedim(-1, 0), self._parameters)
+        return joint_solution(self._factors, self.law, self.names, p, v, self.settings)[1:]
 
     def evaluate(self, voltage: torch.Tensor) -> tuple[torch.Tensor, Power, Convergence]:
         """Return the output currents, the power of each input and the convergence, without gradients."""
         with torch.no_grad():
-            x, out, convergence = self._solved(voltage)
-            current = law_values("current", self.law, self.names, self._parameters, x)
-            return out, _power(voltage.movedim(-1, 0), current, x), convergence
-
-    def _solved(self, voltage: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Convergence]:
-        v, p = _broadcast(voltage.movedim(-1, 0), self._parameters)
-        return joint_solution(self._factors, self.law, self.names, p, v, self.settings)
+            v, p = _broadcast(voltage.movedim(-1, 0), self._parameters)
+            out, drawn, heat, convergence = joint_currents(
+                self._factors, self.law, self.names, p, v, self.lines, self.settings
+            )
+            return out, Power(drawn, heat), convergence
 
 
 def tile_power(voltage: torch.Tensor, conductance: torch.Tensor, lines: Lines) -> Power:
@@ -158,14 +179,21 @@ def _power(voltage: torch.Tensor, current: torch.Tensor, x: torch.Tensor) -> Pow
 
 def _power_matrices(g: torch.Tensor, lines: Lines) -> tuple[torch.Tensor, torch.Tensor]:
     """Return P and Q (..., word_line, word_line) with V P V drawn from the drivers and V Q V left in the devices."""
-    m = g.shape[-2]
+    m, n = g.shape[-2:]
+    arrays = g.reshape(-1, m, n)
+    drawn, heat = (g.new_empty(len(arrays), m, m) for _ in range(2))
+    unit = torch.eye(m, dtype=g.dtype, device=g.device).unsqueeze(1)
+    some = max(1, _AT_A_TIME // (m * m * n))
     with torch.no_grad():
-        first = g.movedim(-2, 0)
-        unit = torch.eye(m, dtype=g.dtype, device=g.device).reshape(m, *(1,) * (g.dim() - 2), m)
-        x, _ = Factors.of(first, lines).respond(unit.expand(m, *g.shape[:-2], m))
-        current = x * first.unsqueeze(-2)  # (word_line, ..., input, bit_line)
-        drawn = current.sum(-1).movedim(0, -1)
-        return drawn, torch.einsum("i...aj,i...bj->...ab", current, x)
+        for k in range(0, len(arrays), some):
+            part = slice(k, k + some)
+            first = arrays[part].movedim(-2, 0)
+            x, _ = Factors.of(first, lines).respond(unit.expand(m, first.shape[1], m))
+            current = x * first.unsqueeze(-2)  # (word_line, array, input, bit_line)
+            drawn[part] = current.sum(-1).movedim(0, -1)
+            heat[part] = torch.einsum("itaj,itbj->tab", current, x)
+    square = (*g.shape[:-1], m)
+    return drawn.reshape(square), heat.reshape(square)
 
 
 def _checked(law: IVModel, parameters: dict[str, torch.Tensor]) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from calib.errors import FitError
 from calib.iv_models import IVModel
 
 _AT_A_TIME = 2**20  # devices times inputs
+_LEAST_INPUTS, _TYPICAL_INPUTS = 16, 64  # solved together; that a preconditioner is made for
 _ROUNDING = 1e3  # a residual below so many units of rounding that does not fall any more is the smallest there is
 _OVERSHOOT = 0.9  # a step after which the co-content rises this steeply, relative to its fall before, is shortened
 _SHORTENINGS = 60
@@ -107,8 +108,9 @@ class _Law:
 def preconditioner(
     law: IVModel, names: Sequence[str], parameters: Sequence[torch.Tensor], voltage: torch.Tensor, lines: Lines
 ) -> Factors:
-    """Eliminate arrays for the mean differential conductance of each device at the voltages of the drivers."""
+    """Eliminate arrays for the mean differential conductance of each device at some of the drivers' voltages."""
     with torch.no_grad():
+        voltage = voltage[..., :: max(1, voltage.shape[-1] // _TYPICAL_INPUTS)]
         slope = law_values("slope", law, names, parameters, voltage.unsqueeze(-1)).mean(-2)
         return Factors.of(bounded(slope), lines)
 
@@ -157,6 +159,22 @@ def joint_solution(
         voltage, law, tuple(names), settings, factors.lines, factors.g, *factors.tensors, *parameters
     )  # type: ignore[misc]
     return x, out, Convergence(residual, iterations)
+
+
+def joint_currents(
+    factors: Factors | None, law: IVModel, names: Sequence[str], parameters: Sequence[torch.Tensor],
+    voltage: torch.Tensor, lines: Lines, settings: Settings,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Convergence]:  # fmt: skip
+    """Return the outputs, the power [W] from the drivers and in the devices (..., batch), and the convergence.
+
+    As `joint_solution`, without gradients. The devices' voltages are kept of some inputs at a time and, without
+    `factors`, arrays are eliminated some at a time, so that any number of inputs and arrays fits into memory.
+    """
+    held = (None,) * 5 if factors is None else (factors.g, *factors.tensors)
+    fixed = [p.detach() for p in parameters]
+    found = _Currents.apply(voltage.detach(), law, tuple(names), settings, lines, *held, *fixed)
+    out, drawn, heat, residual, iterations = found  # type: ignore[misc]
+    return out, drawn, heat, Convergence(residual, iterations)
 
 
 def _solve(
@@ -273,18 +291,65 @@ class _Joint(torch.autograd.Function):
         return found[0], *nothing, *found[1:]  # type: ignore[index]
 
     @staticmethod
-    def vmap(info, in_dims, voltage, law, names, settings, lines, *tensors: torch.Tensor):
-        size, dims = info.batch_size, in_dims[5:]
-        if all(d is None for d in dims):  # one array for all: the mapped dimension joins the batch
-            voltage = joined(voltage, in_dims[0], size, -2)
-            x, out, residual, iterations = _Joint.apply(voltage, law, names, settings, lines, *tensors)  # type: ignore[misc]
-            x, out = x.unflatten(-2, (size, -1)), out.unflatten(-2, (size, -1))
-            residual = residual.unflatten(-1, (size, -1))
-            dims = (x.dim() - 3, out.dim() - 3, residual.dim() - 2, None)
-            return (x, out, residual, iterations), dims
-        arrays = [stacked(v, d, size, 1) for v, d in zip(tensors, dims, strict=True)]
-        voltage = stacked(voltage, in_dims[0], size, 1)
-        return _Joint.apply(voltage, law, names, settings, lines, *arrays), (1, 0, 0, 0)  # type: ignore[misc]
+    def vmap(info, in_dims, voltage, *others):
+        found, of_batch = _mapped(_Joint, info.batch_size, in_dims, voltage, others)
+        if not of_batch:
+            return found, (1, 0, 0, 0)
+        x, out, residual, iterations = found
+        x, out = (v.unflatten(-2, (info.batch_size, -1)) for v in (x, out))
+        residual = residual.unflatten(-1, (info.batch_size, -1))
+        return (x, out, residual, iterations), (x.dim() - 3, out.dim() - 3, residual.dim() - 2, None)
+
+
+class _Currents(torch.autograd.Function):
+    """The joint solution, some inputs at a time: outputs, power drawn and in the devices, residual, iterations."""
+
+    @staticmethod
+    def forward(voltage, law, names, settings, lines, g, *tensors: torch.Tensor):
+        (m, *lead, n), batch = tensors[-1].shape, voltage.shape[-1]
+        some = min(max(_LEAST_INPUTS, _AT_A_TIME // (m * n)), max(batch, 1))
+        out = voltage.new_empty((math.prod(lead), batch, n))
+        drawn, heat, residual = (out.new_empty(out.shape[:2]) for _ in range(3))
+        iterations = torch.zeros(len(out), dtype=torch.int64, device=out.device)
+        for part, (v,), factors, parameters in _arrays_in_turn(lines, g, tensors, (voltage,), some):
+            own = _Law(law, names, parameters)
+            if factors is None:
+                factors = preconditioner(law, names, [p.squeeze(-2) for p in parameters], v, lines)
+            for k in range(0, batch, some):
+                rows, few = slice(k, k + some), v[..., k : k + some]
+                x, current, residual[part, rows], number = _solve(factors, own, few, settings)
+                iterations[part] = iterations[part].clamp(min=number)
+                torch.sum(current, 0, out=out[part, rows])
+                drawn[part, rows] = torch.einsum("iabj,iab->ab", current, few)
+                heat[part, rows] = torch.einsum("iabj,iabj->ab", current, x)
+        shape = (*lead, batch)
+        return (out.reshape(*shape, n), *(v.reshape(shape) for v in (drawn, heat, residual)), iterations.reshape(lead))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx, *grads: torch.Tensor) -> tuple[None, ...]:
+        return (None,) * len(ctx.needs_input_grad)
+
+    @staticmethod
+    def vmap(info, in_dims, voltage, *others):
+        found, of_batch = _mapped(_Currents, info.batch_size, in_dims, voltage, others)
+        if not of_batch:
+            return found, (0,) * len(found)
+        out, *each, iterations = found
+        out, each = out.unflatten(-2, (info.batch_size, -1)), [v.unflatten(-1, (info.batch_size, -1)) for v in each]
+        return (out, *each, iterations), (out.dim() - 3, *(v.dim() - 2 for v in each), None)
+
+
+def _mapped(function: Any, size: int, in_dims: tuple, voltage: torch.Tensor, others: tuple) -> tuple[Any, bool]:
+    """Return a function of mapped arguments, and whether the mapped dimension joined the batch: one array for all."""
+    (law, names, settings, lines), tensors, dims = others[:4], others[4:], in_dims[5:]
+    if all(d is None for d in dims):
+        return function.apply(joined(voltage, in_dims[0], size, -2), law, names, settings, lines, *tensors), True
+    arrays = [stacked(v, d, size, 1) for v, d in zip(tensors, dims, strict=True)]
+    return function.apply(stacked(voltage, in_dims[0], size, 1), law, names, settings, lines, *arrays), False
 
 
 class _Gradients(torch.autograd.Function):
@@ -346,28 +411,28 @@ class _Gradients(torch.autograd.Function):
 
 
 def _arrays_in_turn(
-    lines: Lines, g: torch.Tensor, tensors: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor | None], batch: int
-) -> Iterator[tuple[slice, list[Any], Factors, list[torch.Tensor]]]:
+    lines: Lines, g: torch.Tensor | None, tensors: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor | None],
+    batch: int,
+) -> Iterator[tuple[slice, list[Any], Any, list[torch.Tensor]]]:  # fmt: skip
     """Go through the stacked arrays, as many at a time as keep what is worked on in the processor's caches.
 
     Yields
     ------
-    Which arrays; the inputs, factors and parameters of these, with one stacking dimension, parameters with one for the
-    batch besides.
+    Which arrays; the inputs, factors (None if there are none) and parameters of these, with one stacking dimension,
+    parameters with one for the batch besides.
     """
-    lead = g.dim() - 2
+    lead = tensors[-1].dim() - 2
 
     def flat(value: torch.Tensor | None) -> torch.Tensor | None:
         return None if value is None else value.reshape(len(value), -1, *value.shape[1 + lead :])
 
-    arrays = [flat(v) for v in (g, *tensors)]
-    given = [flat(v) for v in inputs]
-    count, each = arrays[0].shape[1], g.shape[0] * g.shape[-1] * batch  # type: ignore[union-attr]
+    arrays, given = [flat(v) for v in (g, *tensors)], [flat(v) for v in inputs]
+    last = arrays[-1]
+    assert last is not None
+    count, each = last.shape[1], last.shape[0] * last.shape[-1] * batch
     some = max(1, _AT_A_TIME // each)
     for k in range(0, count, some):
         part = slice(k, min(k + some, count))
-        own = [v[:, part] for v in arrays if v is not None]
-        yield (
-            part, [None if v is None else v[:, part] for v in given], Factors(own[0], lines, *own[1:5]),
-            [p.unsqueeze(-2) for p in own[5:]],
-        )  # fmt: skip
+        own: list[Any] = [None if v is None else v[:, part] for v in arrays]
+        factors = None if g is None else Factors(own[0], lines, *own[1:5])
+        yield part, [None if v is None else v[:, part] for v in given], factors, [p.unsqueeze(-2) for p in own[5:]]

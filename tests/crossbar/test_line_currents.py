@@ -6,6 +6,7 @@ import scipy.sparse.linalg
 import torch
 from torch.func import grad, jacrev, vmap
 
+from calib.crossbar import line_currents, nonlinear_lines
 from calib.crossbar.line_currents import (
     LinearTiles,
     NonlinearTiles,
@@ -204,6 +205,40 @@ def test_held_tiles_are_the_same_tiles():
         expected, _ = tile_currents_nonlinear(voltage, p, POOLE_FRENKEL, lines, 1e-13)
         torch.testing.assert_close(tiles.currents(voltage)[0], expected, rtol=1e-9, atol=0)
     torch.testing.assert_close(tiles.evaluate(v)[0], tiles.currents(v)[0], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2**20])
+def test_any_number_of_inputs_is_solved_in_parts(monkeypatch, at_a_time):
+    """Without gradients the devices' voltages are not kept; mapped inputs, mapped chips and neither give the same."""
+    monkeypatch.setattr(nonlinear_lines, "_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(nonlinear_lines, "_LEAST_INPUTS", 2)
+    monkeypatch.setattr(line_currents, "_AT_A_TIME", at_a_time)
+    p, v, lines = devices(3, 2, 6, 5), 0.5 * draw(3, 2, 5, 6, seed=1), Lines(100, 200, 30, 4)
+    expected, _ = tile_currents_nonlinear(v, {**p, "c": p["c"].requires_grad_()}, POOLE_FRENKEL, lines, 1e-13)
+    c = p["c"].detach()
+
+    def run(v, c, gamma):
+        held = NonlinearTiles({"c": c, "gamma": gamma}, POOLE_FRENKEL, lines, v, 1e-13)
+        out, power, convergence = held.evaluate(v)
+        again, _ = tile_currents_nonlinear(v, {"c": c, "gamma": gamma}, POOLE_FRENKEL, lines, 1e-13)
+        return out, again, power.drawn, power.devices, convergence.residual
+
+    with torch.no_grad():
+        together = run(v, c, p["gamma"])
+        chips = vmap(run)(v, c, p["gamma"])
+        inputs = vmap(lambda v: run(v, c[0], p["gamma"][0]))(v)
+    for found in (together, chips):
+        torch.testing.assert_close(found[0], expected.detach(), rtol=1e-9, atol=0)
+        torch.testing.assert_close(found[1], expected.detach(), rtol=1e-9, atol=0)
+        torch.testing.assert_close(found[2], together[2], rtol=1e-9, atol=0)
+        torch.testing.assert_close(found[3], together[3], rtol=1e-9, atol=0)
+        assert found[4].shape == (3, 2, 5)
+        assert float(found[4].max()) <= 1e-13
+    for k in range(3):
+        for one, other in zip(run(v[k], c[0], p["gamma"][0])[:4], inputs, strict=False):
+            torch.testing.assert_close(one, other[k], rtol=1e-9, atol=0)
+    g = c * 1.0
+    torch.testing.assert_close(LinearTiles(g, lines).power(v), tile_power(v, g, lines), rtol=1e-10, atol=0)
 
 
 def test_single_precision_is_kept_and_close():

@@ -1,5 +1,6 @@
 """Layers on tiles with lines, converters and noise of readings."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from calib import nn as memristive
-from calib.crossbar import line_currents
+from calib.crossbar import line_currents, tile_outputs
 from calib.crossbar.array import Array
 from calib.crossbar.chips import ChipStack
 from calib.crossbar.converters import Adc, Dac
@@ -121,6 +122,63 @@ def test_gradients_through_lines(tree) -> None:
 
     x = inputs(2, 4, signed=False).clamp(0.1)
     assert torch.autograd.gradcheck(f, (weight.requires_grad_(True), x.requires_grad_(True)), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("tree", [range_only(), device()], ids=["linear", "law"])
+def test_a_phase_that_drives_no_line_is_not_solved(tree, monkeypatch) -> None:
+    """Nor is the constant phase of the input mode 'offset' solved for each input; what comes out does not change."""
+    rows: list[int] = []
+    for name in ("tile_currents", "tile_currents_nonlinear"):
+        solve = getattr(tile_outputs, name)
+        monkeypatch.setattr(tile_outputs, name, lambda v, *a, solve=solve: rows.append(v.shape[-2]) or solve(v, *a))
+    for mode, expected in (("two-phase", (6, 12)), ("offset", (7, 7))):
+        one = layer(tree, array=Array(lines=LINES, input_mode=mode))
+        bright = inputs(signed=False)
+        signed = torch.cat([bright[:5], -bright[5:]])
+        found = []
+        for x, count in zip((bright, signed), expected, strict=True):
+            rows.clear()
+            one.generator = torch.Generator().manual_seed(3)
+            found.append(one(x).detach())
+            assert rows == [count]
+        torch.testing.assert_close(found[0][:5], found[1][:5], rtol=1e-6, atol=1e-6)
+
+
+def test_the_power_of_a_constant_phase_counts_for_each_input() -> None:
+    stack = ChipStack(layer(device(), array=Array(lines=LINES, input_mode="offset")), 3, [0])
+    stack.measures = True
+    x = inputs(2)
+    stack(x)
+    each = []
+    for k in range(len(x)):
+        alone = ChipStack(layer(device(), array=Array(lines=LINES, input_mode="offset")), 3, [0])
+        alone.measures = True
+        alone(x[k : k + 1])
+        each.append(float(alone.power[0, 0]))
+    assert float(stack.power[0, 0]) == pytest.approx(sum(each), rel=1e-5)
+
+
+def test_the_largest_residual_is_kept_over_tiles_passes_and_chips(monkeypatch) -> None:
+    layers = [layer(device(), array=Array(rows=4, lines=LINES)), layer(device(), 4, 3)]
+    network = nn.Sequential(layers[0], nn.Sigmoid(), layers[1])
+    assert math.isnan(tile_outputs.take_residual(layers))  # nothing was solved
+    network(inputs())
+    first = tile_outputs.take_residual(layers)
+    assert 0 < first <= tile_outputs.tolerance(layers[0])
+    assert math.isnan(tile_outputs.take_residual(layers))
+    with torch.no_grad():
+        chip(network, inputs(), range(3))
+    assert 0 < tile_outputs.take_residual(layers) <= tile_outputs.tolerance(layers[0])
+    solve = tile_outputs.tile_currents_nonlinear
+    monkeypatch.setattr(tile_outputs, "tile_currents_nonlinear", lambda *a: solve(*a, iterations=1))
+    chip(network, inputs(), range(3))
+    worst = tile_outputs.take_residual(layers)
+    assert worst > 10 * tile_outputs.tolerance(layers[0])
+    monkeypatch.setattr(
+        tile_outputs, "tile_currents_nonlinear", lambda v, *a: solve(torch.full_like(v, torch.nan), *a, iterations=2)
+    )
+    layers[0](inputs())
+    assert tile_outputs.take_residual(layers) == math.inf
 
 
 def noisy(one: memristive.MemristiveLinear, sigma: float = 0.05) -> memristive.MemristiveLinear:
