@@ -6,6 +6,7 @@ readers with any colour vision can tell apart), and a state also has its own mar
 
 import hashlib
 import io
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,7 +126,8 @@ def log_scale(axes: Axes, direction: str) -> None:
     (axes.set_xscale if direction == "x" else axes.set_yscale)("log")
     axis = axes.xaxis if direction == "x" else axes.yaxis
     low, high = axis.get_view_interval()
-    subs = (1.0,) if high / low > 40 else (1.0, 2.0, 5.0)
+    decades = math.floor(math.log10(high)) - math.ceil(math.log10(low)) + 1
+    subs = (1.0,) if high / low > 40 and decades > 1 else (1.0, 2.0, 5.0)
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(EngFormatter(sep=""))
     axis.set_minor_formatter(NullFormatter())

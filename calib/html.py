@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _DOI = re.compile(r"\b10\.\d{4,9}/[^\s\"'<>]+[^\s\"'<>.,;:)\]]")
 
+_PERCENT = re.compile(r"(?<=\d) %")
 _POWER = re.compile(r"\b(V)\^(-?\d+(?:/\d+)?)")
 
 
@@ -47,8 +48,9 @@ def render(template: str, **content: Any) -> str:
 
 
 def typeset(text: str) -> Markup:
-    """Return text, escaped, with printed signs for units and errors and with V^-1/2 as a superscript."""
-    return Markup(_POWER.sub(r"\1<sup>\2</sup>", str(escape(typographic(text)))))
+    """Return text, escaped, with printed signs for units and errors, V^-1/2 as a superscript, and no break before %."""
+    printed = _PERCENT.sub("\N{NO-BREAK SPACE}%", str(escape(typographic(text))))
+    return Markup(_POWER.sub(r"\1<sup>\2</sup>", printed))
 
 
 def doi_links(text: str) -> Markup:

@@ -10,10 +10,14 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean with the 95 % interval mean +- half; half is NaN where there is one value only."""
+    """A mean with the 95 % interval mean +- half; half is NaN where there is one value only.
+
+    `freedom` are the degrees of freedom of Student's t in `half`, NaN where there are none.
+    """
 
     value: float
     half: float
+    freedom: float = np.nan
 
     @property
     def low(self) -> float:
@@ -46,7 +50,7 @@ def mean(values: np.ndarray) -> Mean:
         count = values.size
         if count < 2:
             return Mean(centre, np.nan)
-        return Mean(centre, float(_t(count - 1) * values.std(ddof=1) / np.sqrt(count)))
+        return Mean(centre, float(_t(count - 1) * values.std(ddof=1) / np.sqrt(count)), count - 1)
     by_network, by_chip = values.mean(1, keepdims=True), values.mean(0, keepdims=True)
     degrees = np.array([networks - 1, chips - 1, (networks - 1) * (chips - 1)], dtype=float)
     squares = np.array([
@@ -60,7 +64,7 @@ def mean(values: np.ndarray) -> Mean:
     if not variance > 0:
         return Mean(centre, 0.0)
     freedom = variance**2 / float((np.square(weight * squares) / degrees).sum())
-    return Mean(centre, float(_t(freedom) * np.sqrt(variance / values.size)))
+    return Mean(centre, float(_t(freedom) * np.sqrt(variance / values.size)), freedom)
 
 
 def _t(freedom: float) -> float:

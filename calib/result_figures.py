@@ -1,9 +1,9 @@
-"""Figures of results: error and energy per chip, power per layer, training curves.
+"""Figures of results: error and energy per chip, power per layer, what is trained and tested on what, training curves.
 
 Every run has one colour in all of them; networks trained as if devices were ideal have the colour of 'ideal'.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +16,14 @@ from calib.outcomes import Outcome
 _ROW = 8.5
 _LONGEST_LABEL = 30
 _RUN_COLOURS = (COLOURS["aware"], *(colour for colour in CYCLE if colour not in (COLOURS["aware"], COLOURS["ideal"])))
+MATRIX_CAPTION = (
+    "Median error of networks (rows) on devices (columns), in per cent; darker is worse, the frame is the lowest on "
+    "each device."
+)
+TRAINING_CAPTION = (
+    "Training: error on the validation images, median over repeated draws of devices and over networks (line with "
+    "points) and the range of all draws (band); error on the training images (dotted)."
+)
 _SHADES = ("#1A1A1A", "#7F7F7F", "#C4C4C4", "#0072B2", "#56B4E9", "#009E73")
 
 
@@ -23,14 +31,19 @@ def run_colours(found: Sequence[Outcome]) -> dict[str, str]:
     """Return one colour for each run, by label."""
     labels = dict.fromkeys(item.label for item in found)
     ideal = {item.label for item in found if item.ideal}
+    return colours_of(labels, ideal)
+
+
+def colours_of(labels: Collection[str], ideal: Collection[str] = ()) -> dict[str, str]:
+    """Return one colour for each label; those that are ideal have the colour of 'ideal'."""
     others = [label for label in labels if label not in ideal]
     colours = {label: _RUN_COLOURS[index % len(_RUN_COLOURS)] for index, label in enumerate(others)}
-    return {label: COLOURS["ideal"] if label in ideal else colours[label] for label in labels}
+    return {label: colours.get(label, COLOURS["ideal"]) for label in labels}
 
 
-def result_figures(found: Sequence[Outcome]) -> list[tuple[str, str, Figure]]:
-    """Return all figures of some outcomes as (key, caption, figure)."""
-    drawn = [
+def distribution_figures(found: Sequence[Outcome]) -> list[tuple[str, str, Figure]]:
+    """Return the figures of error, energy and power as (key, caption, figure)."""
+    return [
         (
             "error",
             "Error on the test images. Each point is one chip (one network with one draw of its devices); the box "
@@ -44,14 +57,6 @@ def result_figures(found: Sequence[Outcome]) -> list[tuple[str, str, Figure]]:
         ),
         ("power", "Power dissipated in the devices of each layer, mean over chips and inputs.", power_figure(found)),
     ]
-    training = training_figure(found)
-    if training is not None:
-        caption = (
-            "Training: error on the validation images, median over repeated draws of devices and over networks (line "
-            "with points) and the range of all draws (band); error on the training images (dotted)."
-        )
-        drawn.append(("training", caption, training))
-    return drawn
 
 
 def error_figure(found: Sequence[Outcome]) -> Figure:
@@ -136,17 +141,58 @@ def power_figure(found: Sequence[Outcome]) -> Figure:
     return drawing
 
 
+def matrix_figure(found: Sequence[Outcome]) -> Figure:
+    """Draw the median error of every run on every device as a table of shades; white where nothing was evaluated."""
+    labels, devices = (list(dict.fromkeys(each)) for each in zip(*((i.label, i.device) for i in found), strict=True))
+    error = np.full((len(labels), len(devices)), np.nan)
+    for item in found:
+        error[labels.index(item.label), devices.index(item.device)] = 100 * np.median(item.error)
+    with figure(DOUBLE, 26 + _ROW * len(labels)) as drawing:
+        axes = drawing.add_subplot()
+        shown = np.ma.masked_invalid(error)
+        axes.pcolormesh(
+            np.arange(len(devices) + 1) - 0.5, np.arange(len(labels) + 1) - 0.5, shown, cmap="Blues", vmin=0,
+            vmax=float(shown.max()) * 1.25 or 1,
+        )  # fmt: skip
+        axes.invert_yaxis()
+        for (row, column), value in np.ndenumerate(error):
+            if np.isfinite(value):
+                colour = "#FFFFFF" if value > 0.7 * float(shown.max()) else COLOURS["fitted"]
+                axes.text(column, row, f"{value:.1f} %", ha="center", va="center", color=colour)
+        for column in range(len(devices)):
+            x = np.array([-0.5, 0.5, 0.5, -0.5, -0.5]) * 0.95 + column
+            y = np.array([-0.5, -0.5, 0.5, 0.5, -0.5]) * 0.86 + int(np.nanargmin(error[:, column]))
+            axes.plot(x, y, color="#FFFFFF", lw=3.2)
+            axes.plot(x, y, color=COLOURS["hrs"], lw=1.6)
+        axes.set_xticks(range(len(devices)), [plain(_short(device)) for device in devices])
+        axes.set_yticks(range(len(labels)), [plain(_short(label)) for label in labels])
+        axes.set_xlabel("tested on")
+        axes.set_ylabel("networks of")
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+    return drawing
+
+
 def training_figure(found: Sequence[Outcome]) -> Figure | None:
     """Draw validation and training error against the epoch, one colour for each run; None without a history."""
-    runs = {item.label: item for item in reversed(found)}
-    runs = {label: runs[label] for label in dict.fromkeys(item.label for item in found)}
-    if not all("validation_error_median" in item.history for item in runs.values()):
+    return curves_figure({item.label: item.history for item in found}, run_colours(found))
+
+
+def curves_figure(histories: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str]) -> Figure | None:
+    """Draw validation and training error of runs against the epoch; None where no run has a history.
+
+    Parameters
+    ----------
+    histories : of each run, column -> (network, epoch).
+    colours : of the runs.
+    """
+    known = {label: history for label, history in histories.items() if "validation_error_median" in history}
+    if not known:
         return None
-    colours = run_colours(found)
     with figure(DOUBLE, 70) as drawing:
         axes = drawing.add_subplot()
-        for label, item in runs.items():
-            _curves(axes, item, colours[label], label)
+        for label, history in known.items():
+            _curves(axes, history, colours[label], label)
         axes.set_xlabel("epoch")
         axes.set_ylabel("error (%)")
         axes.set_ylim(bottom=0)
@@ -155,19 +201,19 @@ def training_figure(found: Sequence[Outcome]) -> Figure | None:
     return drawing
 
 
-def _curves(axes: Axes, item: Outcome, colour: str, label: str) -> None:
-    median = item.history["validation_error_median"]
+def _curves(axes: Axes, history: Mapping[str, np.ndarray], colour: str, label: str) -> None:
+    median = history["validation_error_median"]
     checked = np.isfinite(median).any(axis=0)
     epoch = np.arange(1, median.shape[1] + 1)
     if checked.any():
-        low, high = item.history["validation_error_low"], item.history["validation_error_high"]
+        low, high = history["validation_error_low"], history["validation_error_high"]
         axes.fill_between(
             epoch[checked], 100 * np.nanmin(low[:, checked], axis=0), 100 * np.nanmax(high[:, checked], axis=0),
             color=colour, alpha=0.18, lw=0,
         )  # fmt: skip
         line = 100 * np.nanmedian(median[:, checked], axis=0)
         axes.plot(epoch[checked], line, "o-", color=colour, ms=3, label=plain(_short(label)))
-    train = item.history.get("train_error")
+    train = history.get("train_error")
     if train is not None and np.isfinite(train).any():
         known = np.isfinite(train).any(axis=0)
         axes.plot(epoch[known], 100 * np.nanmedian(train[:, known], axis=0), ":", color=colour, lw=1.0)
