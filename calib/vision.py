@@ -1,8 +1,8 @@
-"""Image data sets that networks are trained on: digits, MNIST, Fashion-MNIST, folders of IDX files and .npz files.
+"""Image data sets that networks are trained on: digits, MNIST, Fashion-MNIST, CIFAR-10, IDX files and .npz files.
 
 Images are float32 in [0, 1] and flattened, shape (image, feature), because an input x becomes the word-line voltage
-k_V x. MNIST-like sets are looked for in this order: the folder that was given, the folder of the environment variable
-CALIB_DATA, the download cache, and the mirrors of the set, with a checksum for every file. Nothing is unpickled.
+k_V x. Sets that are not digits are looked for in this order: the folder that was given, the folder of the environment
+variable CALIB_DATA, the download cache, and the mirrors of the set, with checksums. Nothing is unpickled.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calib import idx
+from calib import cifar, idx
 from calib.errors import OptionError, ReadError
 from calib.files import sha256_of
 
@@ -59,7 +59,7 @@ class ImageData:
 
 def names() -> list[str]:
     """Return the names of the data sets that `load` knows."""
-    return ["digits", *idx.IDX_SETS]
+    return ["digits", *idx.IDX_SETS, cifar.NAME]
 
 
 def load(name: str | Path, *, data_folder: str | Path | None = None) -> ImageData:
@@ -70,8 +70,8 @@ def load(name: str | Path, *, data_folder: str | Path | None = None) -> ImageDat
     name : one of `names()`; or the path of an ``.npz`` file with the arrays ``images`` and ``labels`` (a fifth of each
         class becomes the test set) or ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``
         (uint8, or floating point in [0, 1]); or a folder with the four IDX files of another set.
-    data_folder : folder with the four IDX files of a named set (.gz or not), or with a folder of the set's name that
-        holds them; nothing is downloaded then.
+    data_folder : folder with the files of a named set (the four IDX files, .gz or not; the six binary files of
+        CIFAR-10), or with a folder of the set's name that holds them; nothing is downloaded then.
 
     Raises
     ------
@@ -84,6 +84,8 @@ def load(name: str | Path, *, data_folder: str | Path | None = None) -> ImageDat
         return _digits()
     if name in idx.IDX_SETS:
         return _idx_set(str(name), data_folder)
+    if name == cifar.NAME:
+        return _cifar(data_folder)
     path = Path(name)
     if path.is_dir():
         folder = path.resolve().name
@@ -94,6 +96,36 @@ def load(name: str | Path, *, data_folder: str | Path | None = None) -> ImageDat
         f"there is no data set '{name}'; expected one of {', '.join(names())}, the path of an .npz file with images "
         "and labels, or a folder of IDX files"
     )
+
+
+def locate(name: str, data_folder: str | Path | None = None) -> Path | None:
+    """Return the folder of a named set's files on this machine, None where they are not or the set needs none."""
+    if name == cifar.NAME:
+        return cifar.locate(data_folder)
+    return idx.locate(name, data_folder) if name in idx.IDX_SETS else None
+
+
+def fetch(name: str, *, data_folder: str | Path | None = None) -> Path:
+    """Download the files of a named set where they are not there yet, and return their folder.
+
+    Parameters
+    ----------
+    name : one of `names()` but 'digits', which comes with scikit-learn.
+    data_folder : the files go to the folder of the set's name in this folder; by default to the download cache.
+
+    Raises
+    ------
+    OptionError
+        When that set cannot be downloaded.
+    ReadError
+        When no address gives all files with their checksums.
+    """
+    if name == cifar.NAME:
+        return cifar.fetch(data_folder)
+    if name not in idx.IDX_SETS:
+        known = ", ".join(set_name for set_name in names() if set_name != "digits")
+        raise OptionError(f"'{name}' is not a data set that can be downloaded; expected one of {known}")
+    return idx.fetch(name, data_folder=data_folder)
 
 
 def _digits() -> ImageData:
@@ -118,6 +150,21 @@ def _idx_set(name: str, data_folder: str | Path | None) -> ImageData:
     arrays, checksums = idx.read_set(folder, image_set)
     source = f"{image_set.title}, {image_set.licence}, from the folder '{folder.resolve().name}'; {checksums}"
     return _from_idx_arrays(name, arrays, source)
+
+
+def _cifar(data_folder: str | Path | None) -> ImageData:
+    folder = cifar.locate(data_folder)
+    if folder is None and data_folder is not None:
+        raise ReadError(
+            f"'{data_folder}' lacks the files {', '.join(cifar.FILES)} of {cifar.NAME}, in itself and in a folder "
+            f"'{cifar.NAME}' or 'cifar-10-batches-bin'; expected the binary version, which 'calib data fetch "
+            f"{cifar.NAME}' downloads"
+        )
+    folder = folder or cifar.fetch()
+    (train_images, train_labels, test_images, test_labels), checksums = cifar.read(folder)
+    source = f"{cifar.TITLE}, licence: {cifar.LICENCE}, from the folder '{folder.resolve().name}'; {checksums}"
+    scaled = (_scaled(train_images, cifar.NAME), train_labels, _scaled(test_images, cifar.NAME), test_labels)
+    return _build(cifar.NAME, scaled, cifar.SHAPE, source)
 
 
 def _from_idx_arrays(name: str, arrays: list[np.ndarray], source: str) -> ImageData:

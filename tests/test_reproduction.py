@@ -1,8 +1,10 @@
 """The reproduction of a paper: its set-ups, the whole chain on a small data set, interruptions, the comparison."""
 
 import csv
+import importlib.util
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +13,15 @@ import pytest
 import torch
 import xarray as xr
 
+from calib import cifar as cifar_10
 from calib import device_model, evaluation, training
 from calib.cli import main
 from calib.crossbar.devices import Devices
 from calib.crossbar.layers import memristive_layers
 from calib.errors import ModelError, OptionError, ReadError
-from calib.reproduction import cifar, devices, reproduce, results, runner
+from calib.reproduction import devices, reproduce, results, runner, side_by_side
 from calib.reproduction.experiments import EXPERIMENTS, MATRIX_SETUPS, SETUPS, TRAININGS, cells_of, chosen
-from calib.reproduction.explanations import explanation
+from calib.reproduction.explanations import LENGTH, explanation
 from calib.reproduction.figures import figures
 from calib.reproduction.published import PUBLISHED
 from calib.reproduction.report import lead, write_report
@@ -94,6 +97,24 @@ def test_the_band_scales_the_covariance() -> None:
     assert len({device_model.identity(devices.device(s)) for s in SETUPS if s != "ideal"}) == len(SETUPS) - 1  # type: ignore[arg-type]
 
 
+def test_the_paper_s_form_draws_the_scale_too() -> None:
+    g = torch.full((20_000,), 1e-6, dtype=torch.float64)
+    spread = {}
+    for setup in ("siox-high", "siox-high-paper-form"):
+        conduction = made(setup).conduction
+        z = conduction.deviates(g.shape, torch.Generator().manual_seed(2), torch.float64)
+        drawn = conduction.parameters(g, z)
+        ln_current = torch.log(drawn["c"] * 0.1) + drawn["gamma"] * 0.1**0.5
+        spread[setup] = float(ln_current.exp().mean()) / 1e-7, float(ln_current.std())
+        assert float(drawn["gamma"].log().std()) == pytest.approx(0.31**0.5 / 2, rel=0.03)
+    # Anchored, the current at 0.1 V is exactly 0.1 V / R; in the paper's form it follows a line of its own.
+    assert spread["siox-high"] == pytest.approx((1.0, 0.0), abs=1e-9)
+    mean, deviation = spread["siox-high-paper-form"]
+    assert 0.8 < mean < 1.2
+    assert abs(mean - 1) > 0.01
+    assert 0 < deviation < 0.1
+
+
 def test_the_chain_gives_results_table_and_figures(images: Path, tmp_path: Path) -> None:
     steps: list[int] = []
     only = ["stuck-on"]
@@ -166,6 +187,42 @@ def test_a_folder_of_other_settings_or_images_is_refused(images: Path, tmp_path:
         runner.read_evaluation(path)
 
 
+def test_standard_networks_are_validated_after_every_epoch(images: Path, tmp_path: Path) -> None:
+    found = runner._train(tmp_path, TRAININGS["standard"], FEW, runner.load_images("mnist", images), lambda n, t: None)
+    assert (found.options.validation_every, found.options.validation_repeats) == (1, 1)
+    state = found.checkpoint(0)
+    assert state is not None
+    errors = [row["validation_error_median"] for row in state["history"]]
+    assert len(errors) == 2
+    assert state["best_error"] == min(errors)
+
+
+def _fails(name: str, progress: side_by_side.Progress) -> None:
+    progress(1, name)
+    if name == "second":
+        raise OptionError("the second cannot be done")
+    while True:  # until it is told to stop
+        time.sleep(0.05)
+        progress(0, name)
+
+
+@pytest.mark.reproduction
+def test_an_error_in_one_process_stops_the_others(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OptionError, match="the second cannot be done"):
+        side_by_side.run(_fails, [("first",), ("second",), ("third",)], 2, lambda n, text: None)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.reproduction
+def test_processes_side_by_side_give_the_same_numbers(images: Path, tmp_path: Path) -> None:
+    arguments = {"settings": FEW, "data": images, "only": ["validation", "stuck-on"]}
+    one = reproduce(tmp_path / "one", **arguments)
+    steps: list[int] = []
+    two = reproduce(tmp_path / "two", **arguments, jobs=2, progress=lambda n, text: steps.append(n))
+    xr.testing.assert_identical(one, two)
+    assert sum(steps) == runner.amount(FEW, only=["validation", "stuck-on"])
+
+
 def test_settings_are_the_published_ones() -> None:
     assert (PAPER.networks, PAPER.chips, PAPER.validation_every, PAPER.validation_repeats) == (5, 25, 20, 20)
     assert PAPER.recipe.describe() == "SGD 0.01, 1000 epochs"
@@ -180,34 +237,34 @@ def cifar_folder(tmp_path: Path) -> Path:
     pixels = np.repeat(25 * labels[:, None], 3072, axis=1)
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()
-    for name in (*cifar.TRAIN_FILES, cifar.TEST_FILE):
+    for name in cifar_10.FILES:
         (folder / name).write_bytes(np.concatenate([labels[:, None], pixels], axis=1).tobytes())
     return folder
 
 
-def test_cifar_10_is_read_and_its_network_runs_on_devices(
+def test_the_network_of_cifar_10_runs_on_devices(
     cifar_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = cifar.load(cifar_folder)
-    assert data.train_images.shape == (50, 3072)
-    assert data.test_images[:, -1] == pytest.approx(25 * data.test_labels / 255)
     monkeypatch.setenv("CALIB_DATA", str(cifar_folder.parent))
     one = replace(settings(quick=True, epochs=1, chips=2), validation_repeats=1)
     found = reproduce(tmp_path / "r", settings=one, data=images, only=["cifar-10"])
     assert found.attrs["left_out"] == ""
     assert found["error"].sel(training="cifar-high", setup="siox-high").notnull().all()
-    layers = memristive_layers(open_run(tmp_path / "r" / "runs" / "cifar-high").network(0, made("siox-high")))
+    run = open_run(tmp_path / "r" / "runs" / "cifar-high")
+    assert run.options.dataset == "cifar-10"
+    layers = memristive_layers(run.network(0, made("siox-high")))
     assert [(layer.in_features, layer.out_features) for layer in layers] == [(1024, 25), (25, 10)]
 
 
-def test_absent_or_damaged_cifar_10(cifar_folder: Path, tmp_path: Path) -> None:
-    assert cifar.find(tmp_path) == cifar_folder
-    (cifar_folder / cifar.TEST_FILE).write_bytes(b"\0" * 3074)
-    with pytest.raises(ReadError, match="has 3074 bytes; expected records of 3073"):
-        cifar.load(cifar_folder)
-    (cifar_folder / cifar.TEST_FILE).unlink()
+def test_absent_cifar_10_is_left_out_or_fetched_where_it_is_named(
+    cifar_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar_10, "_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cifar_10, "ARCHIVE", replace(cifar_10.ARCHIVE, addresses=("http://127.0.0.1:9/c.tar.gz",)))
+    assert "cifar-10" in [item.name for item in present(None, tmp_path)]
+    (cifar_folder / cifar_10.TEST_FILE).unlink()
     assert "cifar-10" not in [item.name for item in present(None, tmp_path)]
-    with pytest.raises(OptionError, match=r"CIFAR-10 was left out: its binary version"):
+    with pytest.raises(ReadError, match="cifar-10 cannot be downloaded"):
         present(["cifar-10"], tmp_path)
 
 
@@ -219,6 +276,7 @@ def stated(error: float = 0.3, efficiency: float = 300.0) -> xr.Dataset:
     level = np.full((len(setups), 1, 1), error)
     level[setups.index("siox-high-s2-0.28")] -= 0.02
     level[setups.index("siox-high-s2-0.374")] += 0.2
+    level[setups.index("siox-high-paper-form")] += 0.05
     dims = ("redraw", "training", "setup", "network", "chip")
     values = {
         "error": level + random.normal(0, 1e-3, shape),
@@ -258,6 +316,9 @@ def test_the_calibrated_row_is_marked_with_its_band() -> None:
     assert said[0].startswith("calibrated, not predicted")
     assert "over s2 = 0.28 to 0.374 ours is 28.0 to 50.0 %" in said
     assert "over s2 = 0.28 to 0.374 ours is 28.0 to 50.0 % with the other recipe" in said
+    assert "over s2 = 0.28 to 0.374 ours is 28.0 to 50.0 % with the long recipe" in said
+    assert "with the paper's form of the law it is 35.0 %" in said
+    assert LENGTH in said
     plain = results.plain_rows(results.rows(found, ["siox"]))
     assert [item["training"] for item in plain if item["calibrated"]] == ["standard", "standard"]
     assert "(published 41.6 % (calibrated))" in lead(found, results.rows(found, ["siox"]))
@@ -287,7 +348,7 @@ def test_all_experiments_are_drawn_and_tabled(tmp_path: Path) -> None:
 def test_command_line(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
         "reproduce", "joksas2022", "-o", str(tmp_path / "r"), "--quick", "--epochs", "1", "--chips", "2",
-        "--data", str(images), "--only", "validation", "--redraw", "batch",
+        "--data", str(images), "--only", "validation", "--redraw", "batch", "--jobs", "1",
     ]  # fmt: skip
     assert main(command) == 0
     shown = capsys.readouterr().out
@@ -301,7 +362,23 @@ def test_command_line(images: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.reproduction
 def test_every_experiment_runs(images: Path, tmp_path: Path) -> None:
-    one = replace(FEW, chips=2, recipe=replace(FEW.recipe, epochs=1), other_recipe=replace(FEW.other_recipe, epochs=1))
+    one = replace(settings(quick=True, epochs=1, chips=2), validation_repeats=2, batch_size=30)
     found = reproduce(tmp_path / "all", settings=one, data=images)
     cells = cells_of(present(None, images))
     assert int(found["error"].notnull().all(("network", "chip")).sum()) == 2 * len(cells)
+
+
+def test_the_tables_of_the_page_come_from_results(root: Path) -> None:
+    spec = importlib.util.spec_from_file_location("page", root / "docs" / "reproduction.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = stated().assign_attrs(experiments="validation,matrix")
+    written = module.page(found, f"before\n{module.BEGIN}\nold\n{module.END}\nafter\n")
+    assert written.startswith("before\n")
+    assert written.endswith("after\n")
+    assert "old" not in written
+    assert "### Memristive against standard validation" in written
+    assert written.count("| **30.") + written.count("| **29.") == 2 * 16
+    assert module.BEGIN in module.PAGE.read_text(encoding="utf-8")

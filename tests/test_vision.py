@@ -3,18 +3,17 @@
 import dataclasses
 import gzip
 import hashlib
-import http.server
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from calib import idx, vision
+from calib import cifar, idx, vision
 from calib.cli import main
 from calib.errors import CalibError, OptionError, ReadError
+from tests.local_mirror import Mirror
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -46,55 +45,20 @@ def write_set(folder: Path, suffix: str = ".gz", arrays: list[np.ndarray] | None
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idx, "_cache", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr(cifar, "_cache", lambda: tmp_path / "cache" / "cifar-10")
     monkeypatch.delenv("CALIB_DATA", raising=False)
 
 
-class Mirror:
-    """An HTTP server on this machine whose answers a test chooses."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        self.cut = False
-        mirror = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                mirror.asked.append(self.path)
-                content = mirror.files.get(self.path)
-                if content is None:
-                    self.send_error(404)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content[: len(content) // 2] if mirror.cut else content)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Print nothing."""
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    def address(self, folder: str) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/{folder}/"
-
-    def serve(self, folder: str) -> None:
-        for stem, array in zip(idx.IDX_FILES, small_set(), strict=True):
-            self.files[f"/{folder}/{stem}.gz"] = compressed(idx_bytes(array))
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+def serve(mirror: Mirror, folder: str) -> None:
+    for stem, array in zip(idx.IDX_FILES, small_set(), strict=True):
+        mirror.files[f"/{folder}/{stem}.gz"] = compressed(idx_bytes(array))
 
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     """A local mirror 'bad' (empty) and a local mirror 'good', which take the place of MNIST's."""
     server = Mirror()
-    server.serve("good")
+    serve(server, "good")
     contents = [idx_bytes(array) for array in small_set()]
     local = dataclasses.replace(
         idx.IDX_SETS["mnist"],
@@ -265,7 +229,7 @@ def test_download_tries_the_next_mirror(mirror: Mirror, tmp_path: Path) -> None:
 
 
 def test_download_with_wrong_checksum_goes_on_to_the_next_mirror(mirror: Mirror) -> None:
-    mirror.serve("bad")
+    serve(mirror, "bad")
     mirror.files["/bad/train-labels-idx1-ubyte.gz"] = compressed(b"something else")
     assert len(vision.load("mnist").train_labels) == 6
     # The images from the first mirror were whole and are not fetched twice.
@@ -305,6 +269,8 @@ def test_only_known_sets_are_fetched() -> None:
         OptionError, match="'digits' is not a data set that can be downloaded; expected mnist or fashion-"
     ):
         idx.fetch("digits")
+    with pytest.raises(OptionError, match="expected one of mnist, fashion-mnist, cifar-10"):
+        vision.fetch("digits")
 
 
 def test_unknown_set_lists_the_known_ones() -> None:
@@ -376,7 +342,9 @@ def test_data_list(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypat
     write_set(tmp_path / "mnist")
     assert main(["data", "list", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert list(rows) == ["digits", "mnist", "fashion-mnist"]
+    assert list(rows) == ["digits", "mnist", "fashion-mnist", "cifar-10"]
+    assert rows["cifar-10"]["place"] == "not here: calib data fetch cifar-10"
+    assert (rows["cifar-10"]["train"], rows["cifar-10"]["image_shape"]) == (50_000, [3, 32, 32])
     assert rows["digits"]["train"] + rows["digits"]["test"] == 1797
     assert rows["mnist"]["place"] == str(tmp_path / "mnist")
     assert rows["fashion-mnist"]["available"] is False
@@ -390,4 +358,4 @@ def test_data_fetch(mirror: Mirror, capsys: pytest.CaptureFixture[str], tmp_path
     assert main(["data", "fetch", "digits"]) == 0
     assert "with scikit-learn" in capsys.readouterr().out
     assert main(["data", "fetch", "nothing"]) == 1
-    assert "expected mnist or fashion-mnist" in capsys.readouterr().err
+    assert "expected one of mnist, fashion-mnist, cifar-10" in capsys.readouterr().err

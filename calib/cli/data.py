@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from calib import idx, vision
+from calib import cifar, idx, vision
 from calib.cli import console, print_json
 
 name = "data"
@@ -56,7 +56,7 @@ def _list(as_json: bool) -> int:
 
 
 def _row(known: str) -> dict[str, Any]:
-    if known not in idx.IDX_SETS:
+    if known == "digits":
         data = vision.load(known)
         return {
             "name": known,
@@ -68,14 +68,14 @@ def _row(known: str) -> dict[str, Any]:
             "place": "with scikit-learn",
             "available": True,
         }
-    known_set, place = idx.IDX_SETS[known], idx.locate(known)
+    place = vision.locate(known)
+    sizes = (cifar.N_TRAIN, cifar.N_TEST, cifar.SHAPE, cifar.TITLE, cifar.LICENCE)
+    if known in idx.IDX_SETS:
+        one = idx.IDX_SETS[known]
+        sizes = (one.n_train, one.n_test, one.image_shape, one.title, one.licence)
     return {
         "name": known,
-        "train": known_set.n_train,
-        "test": known_set.n_test,
-        "image_shape": known_set.image_shape,
-        "title": known_set.title,
-        "licence": known_set.licence,
+        **dict(zip(("train", "test", "image_shape", "title", "licence"), sizes, strict=True)),
         "place": str(place) if place else f"not here: calib data fetch {known}",
         "available": place is not None,
     }
@@ -85,7 +85,7 @@ def _fetch(args: argparse.Namespace) -> int:
     folder = None
     if args.name != "digits":
         console.note(f"fetching {args.name}")
-        folder = idx.fetch(args.name, data_folder=args.data_folder)
+        folder = vision.fetch(args.name, data_folder=args.data_folder)
     data = vision.load(args.name, data_folder=folder)
     shape = " x ".join(map(str, data.image_shape))
     console.text(f"{data.name}: {len(data.train_labels)} + {len(data.test_labels)} images of {shape}; {data.source}")

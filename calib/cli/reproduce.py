@@ -40,11 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--networks", type=int, help="trained for each training (default 5)")
     parser.add_argument("--epochs", type=int, help="of each training (default 1000)")
     parser.add_argument("--chips", type=int, help="draws of devices for each network and set-up (default 25)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        help="trainings side by side, each on one thread (default: the processor's cores, at most 4)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
     parser.add_argument(
         "--only",
         metavar="EXPERIMENT,...",
-        help="siox, stuck-off, stuck-on, lognormal, validation, ta-hfo2, covariance, cifar-10, matrix (default: all)",
+        help="siox, stuck-off, stuck-on, lognormal, validation, ta-hfo2, covariance, cifar-10, matrix (default: all; "
+        "CIFAR-10 is downloaded only where it is named here)",
     )
     parser.add_argument(
         "--json",
@@ -63,13 +69,15 @@ def run(args: argparse.Namespace) -> int:
     from calib.reproduction.results import plain_rows, rows
     from calib.reproduction.runner import amount, reproduce
     from calib.reproduction.settings import settings
+    from calib.reproduction.side_by_side import usual_jobs
 
     chosen = settings(quick=args.quick, networks=args.networks, epochs=args.epochs, chips=args.chips, seed=args.seed)
+    jobs = usual_jobs() if args.jobs is None else args.jobs
     only = [part.strip() for part in args.only.split(",")] if args.only else None
     try:
         with console.progress(amount(chosen, args.redraw, only, args.data), "reproducing") as advance:
             found = reproduce(
-                args.output, settings=chosen, redraw=args.redraw, data=args.data, only=only, progress=advance
+                args.output, settings=chosen, redraw=args.redraw, data=args.data, only=only, jobs=jobs, progress=advance
             )
     except KeyboardInterrupt:
         console.note("whole epochs and evaluations are kept; give the same command again to continue")

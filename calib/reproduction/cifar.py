@@ -1,69 +1,51 @@
-"""The CIFAR-10 images and the convolutional network of the paper."""
+"""The convolutional network of the paper for CIFAR-10, and what is done to its training images."""
 
-import hashlib
-import os
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from calib.errors import ReadError
-from calib.vision import ImageData
+from calib import cifar
 
-SHAPE = (3, 32, 32)
 HIDDEN_UNITS = 25
-TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
-TEST_FILE = "test_batch.bin"
-_FOLDERS = ("", "cifar-10-batches-bin", "cifar-10", "cifar-10/cifar-10-batches-bin")
-_RECORD = 1 + 3 * 32 * 32
+SHIFT = 0.1
+"""Largest shift of a training image as a fraction of its height and of its width."""
 ABSENT = (
     "CIFAR-10 was left out: its binary version (data_batch_1.bin to data_batch_5.bin and test_batch.bin) is neither in "
-    "the folder --data nor in that of CALIB_DATA."
+    "the folder --data nor in that of CALIB_DATA nor downloaded; 'calib data fetch cifar-10' downloads it, and so does "
+    "'--only cifar-10'."
 )
 
 
 def find(data: str | Path | None) -> Path | None:
-    """Return the folder with the six binary files, in `data`, that of CALIB_DATA or one below; None without."""
-    given = [data, os.environ.get("CALIB_DATA")]
-    for place in (Path(item) for item in given if item):
-        for below in _FOLDERS:
-            if all((place / below / name).is_file() for name in (*TRAIN_FILES, TEST_FILE)):
-                return place / below
-    return None
+    """Return the folder with the six binary files, in `data`, that of CALIB_DATA or the download cache; or None."""
+    if data is not None and (found := cifar.locate(data)) is not None:
+        return found
+    return cifar.locate()
 
 
-def load(folder: Path) -> ImageData:
-    """Return the images of the binary version: each record is a label and the red, green and blue planes.
+class Augmentation(nn.Module):
+    """Shift and flip each image of a batch (batch, channel, height, width) at random in training; do nothing else.
 
-    Raises
-    ------
-    ReadError
-        When a file does not consist of such records.
+    An image is shifted by u_y of its height and u_x of its width, u uniform in [-0.1, 0.1], interpolated linearly and
+    continued by reflection about its edges; every second one, at random, is then mirrored left to right. The numbers
+    are torch's own, which `calib.train` seeds for each epoch: a run that is continued has those of one that never
+    stopped.
     """
-    digest = hashlib.sha256()
-    parts = []
-    for name in (*TRAIN_FILES, TEST_FILE):
-        content = (folder / name).read_bytes()
-        if not content or len(content) % _RECORD:
-            raise ReadError(
-                f"'{folder / name}' has {len(content)} bytes; expected records of {_RECORD}: a label and 3 x 32 x 32 "
-                "values; take the binary version of CIFAR-10"
-            )
-        digest.update(content)
-        records = np.frombuffer(content, dtype=np.uint8).reshape(-1, _RECORD)
-        parts.append((records[:, 1:] / np.float32(255), records[:, 0].astype(np.int64)))
-    return ImageData(
-        name="cifar-10",
-        train_images=np.concatenate([images for images, _ in parts[:-1]]),
-        train_labels=np.concatenate([labels for _, labels in parts[:-1]]),
-        test_images=parts[-1][0],
-        test_labels=parts[-1][1],
-        image_shape=SHAPE,
-        source="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009: binary version",
-        sha256=digest.hexdigest(),
-    )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the images of one step of training, or the images as they are."""
+        if not self.training:
+            return x
+        drawn = torch.rand(len(x), 3, dtype=x.dtype, device=x.device)
+        flip = torch.where(drawn[:, 2] < 0.5, -1.0, 1.0)
+        shift = 2 * SHIFT * (2 * drawn[:, :2] - 1)  # coordinates of an image run from -1 to 1
+        sampled = x.new_zeros(len(x), 2, 3)  # (u, v) = A (x, y, 1): where the value at (x, y) is taken from
+        sampled[:, 0, 0], sampled[:, 1, 1] = flip, 1.0
+        sampled[:, :, 2] = shift
+        grid = functional.affine_grid(sampled, list(x.shape), align_corners=False)
+        return functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
 class Features(nn.Module):
@@ -86,6 +68,8 @@ class Features(nn.Module):
 
 
 def network(image_shape: tuple[int, ...], n_classes: int) -> nn.Sequential:
-    """Return the network: digital features, then 1024-25-10 whose layers go on devices."""
-    assert tuple(image_shape) == SHAPE
-    return nn.Sequential(Features(), nn.Linear(1024, HIDDEN_UNITS), nn.Sigmoid(), nn.Linear(HIDDEN_UNITS, n_classes))
+    """Return the network: augmentation, digital features, then 1024-25-10 whose layers go on devices."""
+    assert tuple(image_shape) == cifar.SHAPE
+    return nn.Sequential(
+        Augmentation(), Features(), nn.Linear(1024, HIDDEN_UNITS), nn.Sigmoid(), nn.Linear(HIDDEN_UNITS, n_classes)
+    )

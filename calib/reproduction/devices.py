@@ -57,6 +57,8 @@ def _derived(name: str) -> xr.DataTree:
 
 def _law(base: xr.DataTree, setup: Setup) -> xr.Dataset:
     node = base["iv"].to_dataset()
+    if setup.form:
+        node = node.assign_attrs(form=setup.form)
     if setup.variance is None:
         return node
     attrs = node["covariance"].attrs
@@ -111,6 +113,8 @@ def _assumptions(setup: Setup) -> list[str]:
     if setup.stuck and setup.stuck != "base":
         where = {"off": "at G_off", "on": "at G_on", "uniform": "evenly between G_off and G_on"}[setup.stuck]
         said.append(f"ASSUMED: {100 * setup.stuck_probability:g} % of the devices are stuck {where}")
+    if setup.form:
+        said.append(f"here the law has the form '{setup.form}'")
     if setup.variance is not None:
         said.append(f"here the variance of ln(d eps) is {setup.variance:g} instead of {BUNDLED_VARIANCE:g}")
     return said

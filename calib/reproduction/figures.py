@@ -113,6 +113,7 @@ def efficiency_figure(found: xr.Dataset, cells: Sequence[Cell]) -> Figure:
         axes.set_ylabel("efficiency (TOPs/W)")
         axes.set_xlim(left=0)
         log_scale(axes, "y")
+        axes.margins(y=0.08)
         legend_above(axes)
     return drawing
 

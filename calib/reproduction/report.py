@@ -19,6 +19,9 @@ from calib.reproduction.settings import PAPER, Recipe
 
 _WAYS = {"batch": "ours, devices redrawn every 100 images", "chip": "ours, fixed chips"}
 _NOTHING = "–"
+_NO_SPREAD = 0.005
+"""Width of an interval, in percent, below which its ends read the same."""
+_WHOLE = 100
 NOT_KNOWN = "Where no published number stands, none is known here in digits (the paper shows a figure)."
 
 
@@ -48,7 +51,7 @@ def section(found: xr.Dataset, listed: Sequence[Row], experiment: str) -> Sectio
     ways = found["redraw"].values.astype(str)
     columns = (
         "training", "tested on", "published error", *(_WAYS[way] for way in ways), "difference", "published TOPs/W",
-        "ours",
+        "our TOPs/W",
     )  # fmt: skip
     by_cell: dict[tuple[str, str], list[Row]] = {}
     for item in listed:
@@ -74,14 +77,14 @@ def _cells(items: Sequence[Row]) -> tuple[str, ...]:
         *(_error(item) for item in items),
         _NOTHING if math.isnan(first.difference) else f"{100 * first.difference:+.1f} points",
         efficiency,
-        f"{first.efficiency:.3g}",
+        f"{first.efficiency:.0f}" if first.efficiency >= _WHOLE else f"{first.efficiency:.3g}",
     )
 
 
 def _error(item: Row) -> str:
     low, high = (100 * end for end in item.interval)
-    interval = "" if math.isnan(low) else f" ({low:.2f} to {high:.2f})"
-    return f"{100 * item.error:.2f} %{interval}"
+    same = math.isnan(low) or high - low < _NO_SPREAD
+    return f"{100 * item.error:.2f} %" if same else f"{100 * item.error:.2f} % ({low:.2f} to {high:.2f})"
 
 
 def published_error(item: Row) -> str:
@@ -121,8 +124,9 @@ def notes(found: xr.Dataset) -> list[str]:
         found.attrs["protocol"],
     ]
     said.append(f"Training: {recipe.describe()}; published: {PAPER.recipe.describe()}.")
-    if has(found, ("standard-other", "siox-high")):
-        said.append(f"The other recipe: {Recipe(**settings['other_recipe']).describe()}.")
+    for name in ("other", "long"):
+        if has(found, (f"standard-{name}", "siox-high")):
+            said.append(f"The {name} recipe: {Recipe(**settings[f'{name}_recipe']).describe()}.")
     if found.attrs["left_out"]:
         said.append(found.attrs["left_out"])
     return [*said, NOT_KNOWN]

@@ -25,7 +25,8 @@ VARIABLES = {
     "efficiency_tops_per_watt": ("1e12 s^-1 W^-1", "operations per second and watt, devices only"),
 }
 _DIMS = ("redraw", "training", "setup", "network", "chip")
-BANDED = ("standard", "standard-other", "high", "high-l1")
+OTHER_RECIPES = {"standard-other": "the other recipe", "standard-long": "the long recipe"}
+BANDED = ("standard", *OTHER_RECIPES, "high", "high-l1")
 """Trainings that are also tested over the band of s2."""
 
 

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import xarray as xr
 
 from calib import device_model, evaluation, files, runs, vision
 from calib.errors import ModelError, OptionError
-from calib.reproduction import cifar, results
+from calib.reproduction import cifar, results, side_by_side
 from calib.reproduction.devices import device
 from calib.reproduction.experiments import HIDDEN_UNITS, TRAININGS, Cell, Experiment, Training, cells_of, chosen
-from calib.reproduction.settings import PAPER, Settings
+from calib.reproduction.settings import PAPER, Recipe, Settings
 from calib.runs import Run
 from calib.training import train
 from calib.vision import ImageData
@@ -41,12 +42,14 @@ def reproduce(
     redraw: str = "both",
     data: str | Path | None = None,
     only: Sequence[str] | None = None,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Run experiments of Joksas et al. (2022) and write results, table, figures and report.
 
     A folder that holds part of it already is continued: whole epochs and whole evaluations are kept, and the numbers
-    are those of a call that was never interrupted.
+    are those of a call that was never interrupted. Each training and its evaluations run on one thread, so that the
+    numbers do not depend on `jobs`.
 
     Parameters
     ----------
@@ -55,7 +58,8 @@ def reproduce(
     redraw : 'batch' (as published), 'chip' (a chip keeps its devices) or 'both'.
     data : folder with MNIST, see `calib.vision.load`, and with CIFAR-10, see `calib.reproduction.cifar.find`; or other
         images, an .npz file, to try the chain.
-    only : names of experiments; default: all.
+    only : names of experiments; default: all. CIFAR-10 is downloaded where it is named and absent.
+    jobs : trainings side by side, each in a process of its own, see `calib.reproduction.side_by_side.run`.
     progress : called with (n, text) after each n epochs, and with n = 1 after each evaluation.
 
     Returns
@@ -70,21 +74,19 @@ def reproduce(
     """
     if redraw not in REDRAWS:
         raise OptionError(f"redraw is '{redraw}'; expected one of {', '.join(REDRAWS)}")
+    if jobs < 1:
+        raise OptionError(f"jobs is {jobs}; expected at least 1")
     experiments = present(only, data)
     cells = cells_of(experiments)
-    source_of = functools.cache(lambda kind: load_images(kind, data))
     folder = Path(output)
-    _claim(folder, settings, source_of("mnist").images)
-    advance = progress or (lambda n, text: None)
-    for name in dict.fromkeys(training for training, _ in cells):
-        source = source_of(TRAININGS[name].images)
-        run = _train(folder, TRAININGS[name], settings, source, advance)
-        for way in REDRAWS[redraw]:
-            for cell in (cell for cell in cells if cell[0] == name):
-                _evaluate(folder, run, cell, way, settings, source.images)
-                advance(1, f"{name} on {cell[1]}, {way}")
+    load_images.cache_clear()
+    images = load_images("mnist", data).images
+    _claim(folder, settings, images)
+    trainings = dict.fromkeys(training for training, _ in cells)
+    work = [(folder, name, _setups(cells, name), REDRAWS[redraw], settings, data) for name in trainings]
+    side_by_side.run(_train_and_evaluate, work, jobs, progress or (lambda n, text: None))
     names = [item.name for item in experiments]
-    found = results.gather(folder, cells, REDRAWS[redraw], settings, source_of("mnist").images)
+    found = results.gather(folder, cells, REDRAWS[redraw], settings, images)
     found.attrs["experiments"] = ",".join(names)
     found.attrs["left_out"] = cifar.ABSENT if cifar.find(data) is None else ""
     files.write_netcdf(found, folder / "results.nc")
@@ -103,33 +105,59 @@ class Source:
     folder: str | Path | None
 
 
+def _setups(cells: Sequence[Cell], training: str) -> tuple[str, ...]:
+    return tuple(setup for name, setup in cells if name == training)
+
+
+def _train_and_evaluate(
+    folder: Path,
+    name: str,
+    setups: Sequence[str],
+    ways: Sequence[str],
+    settings: Settings,
+    data: str | Path | None,
+    advance: Progress,
+) -> None:
+    """Train the networks of a training and test them on its set-ups, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        source = load_images(TRAININGS[name].images, data)
+        run = _train(folder, TRAININGS[name], settings, source, advance)
+        for way in ways:
+            for setup in setups:
+                _evaluate(folder, run, (name, setup), way, settings, source.images)
+                advance(1, f"{name} on {setup}, {way}")
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.lru_cache(maxsize=2)
 def load_images(kind: str, data: str | Path | None) -> Source:
     """Return the images 'mnist' (or those of an .npz file in their place) or 'cifar-10'."""
     if kind == "cifar-10":
         folder = cifar.find(data)
         assert folder is not None, "experiments without images are not run"
-        images = cifar.load(folder)
-        return Source(images, images, None)
+        return Source(vision.load("cifar-10", data_folder=folder), "cifar-10", folder)
     if data is not None and Path(data).suffix == ".npz":
         return Source(vision.load(data), str(data), None)
     return Source(vision.load("mnist", data_folder=data), "mnist", data)
 
 
 def present(only: Sequence[str] | None, data: str | Path | None) -> list[Experiment]:
-    """Return the chosen experiments whose images there are.
+    """Return the chosen experiments whose images there are; those of CIFAR-10 are fetched where it is named.
 
     Raises
     ------
-    OptionError
-        When there are none of them.
+    ReadError
+        When CIFAR-10 is named and cannot be downloaded.
     """
     experiments = chosen(only)
-    if cifar.find(data) is not None:
-        return experiments
-    left = [item for item in experiments if item.name != "cifar-10"]
-    if not left:
-        raise OptionError(cifar.ABSENT)
-    return left
+    if cifar.find(data) is None:
+        if only is None or "cifar-10" not in only:
+            return [item for item in experiments if item.name != "cifar-10"]
+        vision.fetch("cifar-10")
+    return experiments
 
 
 def amount(
@@ -145,8 +173,8 @@ def amount(
     return epochs * settings.networks + len(cells) * len(REDRAWS[redraw])
 
 
-def _recipe(training: Training, settings: Settings) -> Any:
-    return settings.other_recipe if training.other_recipe else settings.recipe
+def _recipe(training: Training, settings: Settings) -> Recipe:
+    return {"main": settings.recipe, "other": settings.other_recipe, "long": settings.long_recipe}[training.recipe]
 
 
 def _claim(folder: Path, settings: Settings, images: ImageData) -> None:
