@@ -1,7 +1,8 @@
 """Power, energy and efficiency of inference from the devices' currents.
 
 As in Joksas et al., Adv. Sci. 9, 2105784 (2022), doi 10.1002/advs.202105784: the power dissipated in the devices,
-P = sum |V| |I|, counts. Converters and other periphery are a term of their own, of figures that the user gives.
+P = sum |V| |I|, counts. Converters and other periphery are a term of their own, of figures that the user gives. The
+energy of programming is in `calib.programming_energy`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import nn
 
 from calib.crossbar import drawing
@@ -18,7 +18,7 @@ from calib.crossbar.calibration import ideal_passes
 from calib.crossbar.chips import ChipStack
 from calib.crossbar.devices import generator
 from calib.crossbar.layers import MemristiveLinear, memristive_layers
-from calib.errors import ModelError, OptionError
+from calib.errors import OptionError
 
 READ_TIME = 50e-9
 """Duration of one read [s]."""
@@ -212,45 +212,10 @@ def periphery_figures(given: "str | Mapping[str, Any] | None") -> dict[str, floa
     return figures
 
 
-def programming_energy(
-    conductance: np.ndarray, pulses: "xr.Dataset | np.ndarray", voltage: float, width: float
-) -> float:
-    """Return the energy [J] of programming devices with equal pulses, E = V^2 t sum_device sum_pulse G.
-
-    A device starts at the low end of its path and is given the pulses that bring it to its conductance; during each it
-    dissipates V^2 G t, G its conductance before the pulse.
-
-    Parameters
-    ----------
-    conductance : targets [S], any shape; those beyond the path take all its pulses.
-    pulses : conductances [S] of a device before the first, and after each pulse, ascending; or the node 'pulse' of a
-        device model, of which the median of potentiation is taken, with the mean number of steps of a train.
-    voltage, width : amplitude [V] and duration [s] of a pulse, which a device model does not hold.
-
-    Raises
-    ------
-    ModelError
-        When the node has no conductances in siemens.
-    OptionError
-        When voltage or width are not positive.
-    """
-    if not (width > 0 and voltage > 0):
-        raise OptionError(f"pulses of {voltage} V and {width} s; expected more than 0")
-    path = _median_path(pulses) if isinstance(pulses, xr.Dataset) else np.asarray(pulses, dtype=float)
-    spent = np.concatenate(([0.0], np.cumsum(path[:-1])))  # sum of G over the pulses so far
-    count = np.minimum(np.searchsorted(path, np.ravel(conductance)), len(path) - 1)
-    return float(voltage**2 * width * spent[count].sum())
-
-
-def _median_path(node: xr.Dataset) -> np.ndarray:
-    """Return the median conductance [S] before and after each pulse of potentiation."""
-    if str(node.attrs.get("unit")) != "S" or "band" not in node or "potentiation" not in node["polarity"].values:
-        raise ModelError("the pulse data hold no potentiation in siemens, of which the energy of programming follows")
-    part = node.sel(polarity="potentiation")
-    median = part["band"].sel(band_quantile=0.5)
-    trains = int(part["n_sequences"])
-    pulses = round(int(part["n_steps"].sum()) / trains) if trains else 0
-    if pulses < 1 or not np.isfinite(median.values).all():
-        raise ModelError("the pulse data do not say how many pulses a train has; the energy of programming is unknown")
-    share = np.linspace(0, 1, pulses + 1)
-    return np.maximum.accumulate(np.interp(share, median["band_share"].values, median.values))
+@torch.no_grad()
+def targets(network: nn.Module) -> list[np.ndarray]:
+    """Return the conductances [S] that the devices of each layer are programmed to, (group, word_line, bit_line)."""
+    return [
+        layer.mapping.conductances(layer.weight, layer.devices.g_off, layer.devices.g_on)[0].double().cpu().numpy()
+        for layer in memristive_layers(network)
+    ]

@@ -17,11 +17,33 @@ from calib.crossbar.calibration import calibrate_converters
 from calib.crossbar.chips import held_chips
 from calib.crossbar.devices import Devices, generator
 from calib.crossbar.layers import MemristiveLinear, memristive_layers
+from calib.crossbar.tile_outputs import take_residual
 from calib.effects import Hardware
-from calib.energy import READ_TIME, ROLES, energy_per_inference, periphery_energy, periphery_figures, role_power, work
-from calib.errors import OptionError
+from calib.energy import (
+    READ_TIME,
+    ROLES,
+    energy_per_inference,
+    periphery_energy,
+    periphery_figures,
+    role_power,
+    targets,
+    work,
+)
+from calib.errors import ModelError, OptionError
 from calib.nonidealities.base import AS_PROGRAMMED, Conditions
-from calib.results import PAPER_BATCH, REDRAWS, RUN_DEVICE, Case, ChipPerformance, attributes, dataset, format_time
+from calib.programming_energy import programming_energy, programming_figures
+from calib.results import (
+    PAPER_BATCH,
+    REDRAWS,
+    RUN_DEVICE,
+    Case,
+    ChipPerformance,
+    Programming,
+    attributes,
+    dataset,
+    format_time,
+    with_programming,
+)
 from calib.results import open_results as open_results
 from calib.runs import Run
 from calib.vision import ImageData
@@ -115,6 +137,7 @@ def evaluate(
     array: str | Array | None = None,
     periphery: str | Mapping[str, float] | None = None,
     roles: bool = False,
+    programming: str | Mapping[str, float] | None = None,
     output: str | Path | None = None,
     progress: Any = None,
 ) -> xr.Dataset:
@@ -140,6 +163,9 @@ def evaluate(
     periphery : energy [J] of one conversion, 'dac=1e-13,adc=2e-12'; a term of its own, of no influence on the others.
     roles : measure the power of positive, negative and bias devices apart, see `calib.energy.role_power`; takes several
         times as long.
+    programming : whether to give the energy of programming each network, None for no. Amplitudes [V] and widths [s] of
+        pulses that the device model does not hold, 'set_voltage=2,reset_voltage=2.5,width=1e-7'; '' or {} for those of
+        the model alone. See `calib.programming_energy`; NaN where it is not known, with the reason.
     output : file to write the results to, netCDF-4.
     progress : called with (n=1, text) after each network and device.
 
@@ -157,13 +183,14 @@ def evaluate(
     _check(opened, redraw)
     check_numbers(chips, read_time)
     figures = periphery_figures(periphery)
+    pulses = None if programming is None else programming_figures(programming)
     if roles and redraw != "chip":
         raise OptionError("the power of each role is that of chips that stay the same; leave out --redraw batch")
     arrays = [array_of(item, array) for item in opened]
     models = [_device(item) for item in _listed(devices)] if devices is not None else [RUN_DEVICE]
     times = [Conditions(float(t), reads, temperature, compensate) for t in _listed(time)]
     cases = _cases(models, _unique_names(models, opened), times)
-    rows, energies, by_role = [], [], []
+    rows, energies, by_role, spent, residuals = [], [], [], [], []
     for item, placed in zip(opened, arrays, strict=True):
         images = data if data is not None else item.data(None, data_folder)
         test = (torch.tensor(images.test_images), torch.tensor(images.test_labels))
@@ -171,19 +198,27 @@ def evaluate(
             Hardware(_devices_of(item, case.model, extrapolate, case.conditions), placed) for case in cases
         ]  # fmt: skip
         for index in range(item.options.networks):
-            row, shares = [], []
+            row, shares, costs = [], [], []
             for case, made in zip(cases, prepared, strict=True):
                 network = network_on(item, index, made, torch.tensor(images.train_images[:_CALIBRATION_IMAGES]))
                 row.append(chip_performance(network, *test, seed=seed, chips=range(chips), redraw=redraw))
+                residuals.append(take_residual(memristive_layers(network)))
                 if roles:
                     shares.append(role_power(network, test[0], seed=seed, chips=range(chips)))
+                if pulses is not None:
+                    costs.append(_programming(item, case, network, pulses))
                 if progress is not None:
                     progress(1, f"{item.path.name} network {index} on {case.label}")
             rows.append(row)
             by_role.append(shares)
+            spent.append(costs)
             taken = work(network, test[0][:_COUNTED_IMAGES])
             energies.append(periphery_energy(taken, figures))
     results = dataset(opened, [case.label for case in cases], rows, taken, read_time)
+    if not np.isnan(residuals).all():
+        text = "largest residual of Kirchhoff's current law on lines with resistance, relative to the devices' currents"
+        each = np.reshape(residuals, (len(rows), len(cases)))
+        results["line_residual_evaluated"] = (("network", "device"), each, {"units": "1", "long_name": text})
     if figures:
         each = np.repeat(np.array(energies)[:, None], len(cases), axis=1)
         attrs = {"units": "J", "long_name": "energy of the conversions of one inference, from given figures"}
@@ -193,10 +228,12 @@ def evaluate(
         dims = ("network", "device", "chip", "layer", "role")
         results["power_role"] = (dims, np.array(by_role), attrs)
         results = results.assign_coords(role=list(ROLES))
+    if pulses is not None:
+        results = with_programming(results, spent)
     results.attrs = attributes(opened, cases, chips, redraw, seed, read_time, data) | {
         "options": json.dumps(
             {"chips": chips, "redraw": redraw, "read_time": read_time, "time": _listed(time), "reads": reads,
-             "temperature": temperature, "compensate": compensate, "periphery": figures,
+             "temperature": temperature, "compensate": compensate, "periphery": figures, "programming": pulses,
              "array": None if array is None else arrays[0].to_options()},
             sort_keys=True,
         )
@@ -204,6 +241,17 @@ def evaluate(
     if output is not None:
         files.write_netcdf(results, output)
     return results
+
+
+def _programming(run: Run, case: Case, network: nn.Module, figures: Mapping[str, float]) -> Programming:
+    """Return the energy of programming a network; where it is not known, NaN and the reason."""
+    if isinstance(case.model, str) and case.model == "ideal":
+        return Programming("an ideal device needs no pulses")
+    try:
+        cost = programming_energy(case.model if isinstance(case.model, xr.DataTree) else run.device, figures)
+    except ModelError as error:
+        return Programming(str(error))
+    return Programming(cost.statement, *cost.total(targets(network)))
 
 
 _CALIBRATION_IMAGES = 256

@@ -1,6 +1,7 @@
 """What an evaluation finds, as data: dimensions, attributes, and the file."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,15 @@ class Case:
     conditions: Conditions
 
 
+@dataclass(frozen=True)
+class Programming:
+    """Energy [J] of programming a network once, NaN where it is not known, and a sentence about it."""
+
+    statement: str
+    energy: float = math.nan
+    bound: tuple[float, float] = (math.nan, math.nan)
+
+
 def format_time(seconds: float) -> str:
     """Return a duration in the largest unit in which it is at least 1: '1 h', '2.5 d', '1e-06 s'."""
     for name, size in (("y", 31557600.0), ("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
@@ -105,7 +115,9 @@ def dataset(
     for key in runs.HISTORY[1:]:
         column = np.full((len(histories), epochs), np.nan)
         for index, history in enumerate(histories):
-            column[index, : len(history)] = [row[key] for row in history]
+            column[index, : len(history)] = [row.get(key, np.nan) for row in history]
+        if key == "line_residual" and np.isnan(column).all():
+            continue  # no network was trained on lines with resistance and devices with a law
         variables[key] = (("network", "epoch"), column, {"units": "1", "long_name": key.replace("_", " ")})
     coordinates = {
         "network": _network_names(opened),
@@ -115,6 +127,31 @@ def dataset(
         "epoch": np.arange(1, epochs + 1),
     }
     return xr.Dataset(variables, coords=coordinates)
+
+
+def with_programming(results: xr.Dataset, spent: list[list[Programming]]) -> xr.Dataset:
+    """Return results with the energy of programming, of networks (rows) on devices (their cells).
+
+    `energy_programming` (network, device), its interval `energy_programming_bound`, and `programming_statement`
+    (device): what was counted and assumed, or why the energy is not known.
+    """
+    bound = np.array([[each.bound for each in row] for row in spent])
+    words = {
+        "energy_programming": "energy of programming all devices once",
+        "energy_programming_bound": "95 % interval of it, from what the devices measured leave uncertain",
+    }
+    dims = ("network", "device")
+    added = {
+        "energy_programming": (dims, np.array([[each.energy for each in row] for row in spent])),
+        "energy_programming_bound": ((*dims, "bound"), bound),
+    }
+    variables: dict[str, Any] = {
+        name: (*content, {"units": "J", "long_name": words[name]}) for name, content in added.items()
+    }
+    every = [list(dict.fromkeys(row[k].statement for row in spent)) for k in range(len(spent[0]))]
+    what = {"long_name": "what the energy of programming counts, or why it is not known"}
+    variables["programming_statement"] = ("device", ["; ".join(parts) for parts in every], what)
+    return results.assign(variables).assign_coords(bound=["low", "high"])
 
 
 def attributes(

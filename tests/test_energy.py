@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-import calib
 from calib import energy
 from calib import nn as memristive
 from calib.crossbar.chips import ChipStack
-from calib.errors import ModelError, OptionError
+from calib.errors import OptionError
 from tests.simple_devices import G_OFF, G_ON, everything, range_only
 
 
@@ -142,25 +141,10 @@ def test_conversions_by_hand() -> None:
         energy.periphery_figures("dac=much")
 
 
-def test_energy_of_programming_by_hand() -> None:
-    """1 V, 1 us: to 3 uS over 1 and 2 uS takes two pulses, 1e-6 (1e-6 + 2e-6) J; to 1 uS none."""
-    path = np.array([1e-6, 2e-6, 3e-6, 4e-6])
-    assert energy.programming_energy(np.array([3e-6]), path, 1.0, 1e-6) == pytest.approx(3e-12)
-    assert energy.programming_energy(np.array([[1e-6], [3e-6]]), path, 2.0, 1e-6) == pytest.approx(4 * 3e-12)
-    assert energy.programming_energy(np.array([9e-6]), path, 1.0, 1e-6) == pytest.approx(6e-12)
-    with pytest.raises(OptionError, match="expected more than 0"):
-        energy.programming_energy(path, path, 0.0, 1e-6)
-
-
-def test_energy_of_programming_from_pulse_data() -> None:
-    """A train that rises linearly from G_0 to G_1 dissipates about V^2 t n (G_0 + G_1) / 2."""
-    node = calib.open_device("wang-yflash")["pulse"].to_dataset()
-    top = float(node["band"].sel(polarity="potentiation", band_quantile=0.5)[-1])
-    found = energy.programming_energy(np.array([top]), node, 5.0, 1e-4)
-    median = node["band"].sel(polarity="potentiation", band_quantile=0.5)
-    pulses = round(int(node["n_steps"].sel(polarity="potentiation").sum()) / int(node["n_sequences"][0]))
-    integral = float(np.trapezoid(median.values, median["band_share"].values))
-    assert found == pytest.approx(25 * 1e-4 * pulses * integral, rel=1.5 / pulses)
-    normalised = calib.open_device("gong-reram")["pulse"].to_dataset()
-    with pytest.raises(ModelError, match="no potentiation in siemens"):
-        energy.programming_energy(np.array([1.0]), normalised, 1.0, 1e-6)
+def test_targets_are_what_the_mapping_asks_for() -> None:
+    """Weights 1 and 0 of a pair, and a bias of 0: G_on, and G_off three times."""
+    layer = memristive.MemristiveLinear(1, 1, memristive.Devices.from_model(range_only()))
+    with torch.no_grad():
+        layer.weight.zero_()[0, 0, 0] = 1.0
+    (found,) = energy.targets(layer)
+    np.testing.assert_allclose(np.sort(found.ravel()), [G_OFF, G_OFF, G_OFF, G_ON], rtol=1e-6)

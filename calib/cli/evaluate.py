@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from calib.cli import console, print_json
+from calib.cli import _networks, console, print_json
 
 name = "evaluate"
 summary = "evaluate trained networks on device models over many chips"
@@ -22,18 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "that the networks were trained on)",
     )
     parser.add_argument("-o", "--output", metavar="RESULTS.nc", help="file to write the results of each chip to")
-    parser.add_argument("--chips", type=int, default=25, help="chips for each network and device (default 25)")
+    _networks.add_options(parser, chips=25, each="for each network and device", array=True, read_time=True)
     parser.add_argument(
         "--redraw",
         choices=["chip", "batch"],
         default="chip",
         help="keep a chip's devices over the test set (default), or draw new ones every 100 images",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the chips (default 0)")
-    parser.add_argument("--data", metavar="PATH", help="where the images are, if not where they were in training")
-    parser.add_argument("--read-time", type=float, default=50e-9, metavar="S", help="duration of a read (default 5e-8)")
-    parser.add_argument(
-        "--extrapolate", action="store_true", help="accept an input voltage beyond the validity of a device model"
     )
     parser.add_argument(
         "--time",
@@ -42,10 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="time since programming in seconds; repeat for several, which become devices labelled 'NAME, 1 h'",
     )
-    parser.add_argument("--reads", type=int, default=0, metavar="N", help="readings of each device since programming")
-    parser.add_argument("--temperature", type=float, metavar="K", help="at which devices are kept")
-    parser.add_argument("--compensate", action="store_true", help="correct drift with reference columns")
-    parser.add_argument("--array", metavar="TEXT", help="array in place of the run's, as rows=128,adc_bits=8")
+    _networks.add_conditions(parser)
     parser.add_argument(
         "--periphery",
         metavar="TEXT",
@@ -57,11 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the power of positive, negative and bias devices to the results as well (slower)",
     )
     parser.add_argument(
+        "--programming",
+        nargs="?",
+        const="",
+        metavar="FIGURES",
+        help="energy of programming the networks once, shown apart; voltages and widths of pulses that the "
+        "device model lacks as voltage=2,width=1e-7, or set_voltage=2,reset_voltage=2.5,set_width=1e-7,"
+        "reset_width=1e-6 (V, s)",
+    )
+    parser.add_argument(
         "--json",
         action="store_true",
         help="print a list of objects with the keys network, device, chips, error_median, error_low, error_high (5 and "
         "95 % of the chips), accuracy_median, energy_per_inference_joule, efficiency_tops_per_watt (at the mean power) "
-        "and, with --periphery, energy_periphery_joule",
+        "and, with --periphery, energy_periphery_joule; with --programming energy_programming_joule, its 95 % interval "
+        "energy_programming_low and energy_programming_high (null where not known) and programming_statement",
     )  # fmt: skip
 
 
@@ -75,30 +76,21 @@ def run(args: argparse.Namespace) -> int:
     count = sum(item.options.networks for item in opened) * cases
     with console.progress(count, "evaluating") as advance:
         results = evaluate(
-            opened,
-            args.device,
-            chips=args.chips,
-            redraw=args.redraw,
-            seed=args.seed,
-            data_folder=args.data,
-            read_time=args.read_time,
-            extrapolate=args.extrapolate,
-            time=args.time or 0.0,
-            reads=args.reads,
-            temperature=args.temperature,
-            compensate=args.compensate,
-            array=args.array,
-            periphery=args.periphery,
-            roles=args.roles,
-            output=args.output,
-            progress=advance,
-        )
+            opened, args.device, redraw=args.redraw, time=args.time or 0.0, periphery=args.periphery,
+            roles=args.roles, programming=args.programming, progress=advance, **_networks.keywords(args),
+        )  # fmt: skip
     rows = _rows(results)
     if args.json:
         print_json(rows)
         return 0
+    _print(results, rows, args)
+    return 0
+
+
+def _print(results: Any, rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     columns = ("network", "device", "error, median", "5 to 95 % of chips", "energy per inference", "TOPs/W")
     columns += ("periphery",) if args.periphery else ()
+    columns += ("programming, 95 %",) if args.programming is not None else ()
     shown = [
         (
             row["network"],
@@ -108,20 +100,25 @@ def run(args: argparse.Namespace) -> int:
             _joules(row["energy_per_inference_joule"]),
             f"{row['efficiency_tops_per_watt']:.4g}",
             *((_joules(row["energy_periphery_joule"]),) if args.periphery else ()),
+            *((_interval(row),) if args.programming is not None else ()),
         )
         for row in rows
     ]
     console.table(f"{args.chips} chips", columns, shown)
     console.text(results.attrs["protocol"])
+    if args.programming is not None:
+        for device, statement in zip(results["device"].values, results["programming_statement"].values, strict=True):
+            console.text(f"Programming, {device}: {statement}.")
+    if "line_residual_evaluated" in results:
+        largest = float(results["line_residual_evaluated"].max())
+        console.text(f"Kirchhoff's current law on the lines holds to {largest:.1e} of the devices' currents.")
     clipped = float(results["clipped"].mean("chip").sum("layer").max())
     if clipped >= 1:
         console.warn(
             f"up to {clipped:.0f} devices a chip lie outside of the range that the device model was fitted to, and "
             "take the law at its edge"
         )
-    if args.output:
-        console.text(f"written: {args.output}")
-    return 0
+    _networks.say_written(args.output)
 
 
 def _rows(results: Any) -> list[dict[str, Any]]:
@@ -146,9 +143,26 @@ def _rows(results: Any) -> list[dict[str, Any]]:
                     "energy_per_inference_joule": float(cell["energy_per_inference"].mean()),
                     "efficiency_tops_per_watt": float(1 / (1 / cell["efficiency_tops_per_watt"]).mean()),
                     **periphery,
+                    **_programming(cell),
                 }
             )
     return rows
+
+
+def _programming(cell: Any) -> dict[str, Any]:
+    if "energy_programming" not in cell:
+        return {}
+    values = (float(cell["energy_programming"]), *map(float, cell["energy_programming_bound"].values))
+    keys = ("energy_programming_joule", "energy_programming_low", "energy_programming_high")
+    known = {key: value if value == value else None for key, value in zip(keys, values, strict=True)}
+    return {**known, "programming_statement": str(cell["programming_statement"].values)}
+
+
+def _interval(row: dict[str, Any]) -> str:
+    value, low, high = (row[f"energy_programming_{key}"] for key in ("joule", "low", "high"))
+    if value is None:
+        return "not known"
+    return _joules(value) if low is None else f"{_joules(value)} ({_joules(low)} to {_joules(high)})"
 
 
 def _joules(value: float) -> str:

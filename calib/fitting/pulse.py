@@ -5,6 +5,7 @@ import xarray as xr
 
 from calib.fitting.intervals import quantile_interval
 from calib.fitting.programming import variance_components
+from calib.fitting.pulse_energy import add_energy
 from calib.fitting.pulse_numbers import GRID, QUANTITIES, Numbers, numbers_of
 from calib.fitting.pulse_trains import MINIMUM_READINGS, POLARITIES, Train, trains_of
 from calib.pulse_laws import LAWS
@@ -66,6 +67,8 @@ def pulse_node(pulses: xr.Dataset, warnings: list[str]) -> xr.Dataset | None:
     variables: dict[str, tuple] = {}
     _ranges(variables, moving, numbers, unit)
     _read_noise(variables, moving, polarities, unit)
+    if unit == "S":
+        add_energy(variables, moving, warnings)
     if numbers is not None:
         _selection(variables, numbers, polarities)
         _population(variables, numbers, polarities, unit)

@@ -29,6 +29,7 @@ class Train:
     read_freedom : its degrees of freedom.
     reads : mean number of reads after a pulse.
     identical : whether all pulses of the train are alike.
+    drive : (reading,) V^2 t [V^2 s] of the pulses between the reading before and this one, None where not measured.
     """
 
     device: str
@@ -40,6 +41,7 @@ class Train:
     read_freedom: int
     reads: float
     identical: bool
+    drive: np.ndarray | None = None
 
     @property
     def fits(self) -> bool:
@@ -95,7 +97,16 @@ def _train(node: xr.Dataset, row: int, part: np.ndarray, values: np.ndarray, pul
         read_freedom=freedom,
         reads=float(count.mean()),
         identical=all(_same(node, name, row, part) for name in ("amplitude", "width")),
+        drive=_drive(node, row, part, pulse),
     )
+
+
+def _drive(node: xr.Dataset, row: int, part: np.ndarray, pulse: np.ndarray) -> np.ndarray | None:
+    """Return V^2 t of the pulses between two readings; pulses that were not read in between are like the next one."""
+    if not {"amplitude", "width"} <= set(node):
+        return None
+    amplitude, width = (node[name].values[row, part].astype(float) for name in ("amplitude", "width"))
+    return amplitude**2 * width * np.diff(pulse, prepend=pulse[0])
 
 
 def _polarity(mean: np.ndarray, named: str) -> str:
