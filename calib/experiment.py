@@ -37,6 +37,8 @@ OPTIONS = {
     "schedule": "text",
     "warm_up": "number",
     "draws": "whole",
+    "variation": "text",
+    "scale": "text",
     "average": "text",
     "clip_gradient": "number",
     "patience": "whole",

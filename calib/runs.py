@@ -37,12 +37,14 @@ HISTORY = (
     "learning_rate",
     "train_loss",
     "train_error",
+    "line_residual",
     "validation_loss_median",
     "validation_error_median",
     "validation_error_low",
     "validation_error_high",
 )
-"""Columns of history.csv; low and high are the smallest and largest of the repeats, empty in epochs without."""
+"""Columns of history.csv; low and high are the smallest and largest of the repeats, empty in epochs without;
+the residual is that of nonlinear devices on lines with resistance, see `calib.crossbar.tile_outputs.take_residual`."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class TrainingOptions:
     energy_weight: float = 0.0
     clip_gradient: float | None = None
     patience: int | None = None
+    scale: str = "largest"
+    variation: str = "devices"
 
     @property
     def architecture(self) -> str:
@@ -290,6 +294,10 @@ def open_run(path: str | Path) -> Run:
     return Run(path, options, device, record)
 
 
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.9g}"
+
+
 def write_checkpoint(run: Run, network: int, state: dict[str, Any]) -> None:
     """Write a checkpoint and the history, atomically."""
     folder = run.folder(network)
@@ -297,5 +305,5 @@ def write_checkpoint(run: Run, network: int, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
     lines = [",".join(HISTORY)]
     for row in state["history"]:
-        lines.append(",".join("" if np.isnan(row[key]) else f"{row[key]:.9g}" for key in HISTORY))
+        lines.append(",".join(_cell(row.get(key, np.nan)) for key in HISTORY))
     files.write_text(folder / "history.csv", "\n".join(lines) + "\n")

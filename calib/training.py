@@ -13,6 +13,7 @@ from torch import nn
 
 from calib import device_model, runs, schedules, vision
 from calib.averaging import AveragedNetwork, Averaging
+from calib.crossbar import tile_outputs
 from calib.crossbar.array import Array
 from calib.crossbar.calibration import calibrate
 from calib.crossbar.devices import Devices, generator
@@ -20,6 +21,9 @@ from calib.crossbar.layers import Encoded, MemristiveLinear, memristive_layers
 from calib.crossbar.mapping import mapping as mapping_of
 from calib.errors import OptionError
 from calib.evaluation import chip_performance
+from calib.learned_scale import LearnedScale
+from calib.moment_step import Inputs, MomentStep, moments_of, prepared
+from calib.moments import Moments
 from calib.networks import own_random_numbers
 from calib.runs import Run, TrainingOptions
 from calib.training_checks import LEARNING_RATES, check, check_network, layer_sizes
@@ -65,6 +69,8 @@ def train(
     energy_weight: float = 0.0,
     clip_gradient: float | None = None,
     patience: int | None = None,
+    scale: str = "largest",
+    variation: str = "devices",
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
@@ -119,6 +125,11 @@ def train(
     energy_weight : see above. Not for arrays with line resistance.
     clip_gradient : c; a gradient g of all weights together becomes g min(1, c / |g|).
     patience : stop at the first validation that comes at least so many epochs after the best one.
+    scale : 'largest': the largest weight of a layer is at G_on; 'learned': the scale of a layer is trained and the
+        learning rate is in units of the conductance range, see `calib.learned_scale`.
+    variation : 'devices': all images of a batch see the same newly drawn devices; 'moments': every image sees currents
+        drawn from the mean and variance of the devices' currents, and P is its mean over devices, see
+        `calib.moments`. For networks of fully connected layers. Validation always draws devices.
     resume : continue a run after its last whole epoch; options, device model and images must be those of the run.
     progress : called with (network, history row) after each epoch.
 
@@ -154,6 +165,8 @@ def train(
         "energy_weight": energy_weight,
         "clip_gradient": clip_gradient,
         "patience": patience,
+        "scale": scale,
+        "variation": variation,
     }
     tree = device_model.open_device(device) if isinstance(device, str | Path) else device
     if resume:
@@ -215,25 +228,50 @@ def resume_run(
 
 
 def _train_all(run: Run, data: ImageData, progress: Progress | None) -> Run:
-    split = torch.randperm(len(data.train_images), generator=generator(run.options.seed, "split")).numpy()
-    held = round(VALIDATION_FRACTION * len(split))
-    if not 0 < held < len(split):
-        raise OptionError(f"'{data.name}' has {len(split)} training images; expected at least 5, a fifth validates")
     parts = [
         (torch.tensor(data.train_images[rows]), torch.tensor(data.train_labels[rows]))
-        for rows in (np.sort(split[held:]), np.sort(split[:held]))
+        for rows in split(run.options.seed, data)
     ]
+    images: torch.Tensor | Inputs = parts[0][0]
+    moments = None
+    if run.options.variation == "moments":
+        devices = run.devices()
+        first = run.new_network(0, devices.ideal() if run.options.ideal else devices)
+        moments = moments_of(first)
+        images = prepared(moments, first, parts[0][0])
     for network in range(run.options.networks):
-        _train_network(run, network, parts[0], parts[1], progress)
+        _train_network(run, network, (images, parts[0][1]), parts[1], moments, progress)
     return run
 
 
-def _train_network(run: Run, network: int, train_part: Part, validation_part: Part, progress: Progress | None) -> None:
+def split(seed: int, data: ImageData) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the training images that are trained on, and of those that validate.
+
+    Raises
+    ------
+    OptionError
+        When there are too few.
+    """
+    order = torch.randperm(len(data.train_images), generator=generator(seed, "split")).numpy()
+    held = round(VALIDATION_FRACTION * len(order))
+    if not 0 < held < len(order):
+        raise OptionError(f"'{data.name}' has {len(order)} training images; expected at least 5, a fifth validates")
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _train_network(
+    run: Run,
+    network: int,
+    train_part: "tuple[torch.Tensor | Inputs, torch.Tensor]",
+    validation_part: Part,
+    moments: Moments | None,
+    progress: Progress | None,
+) -> None:
     options, devices = run.options, run.devices()
     model = run.new_network(network, devices.ideal() if options.ideal else devices)
-    optimizer = _optimizer(options, model)
     averaging = Averaging.from_text(options.average)
     average = None if averaging is None else AveragedNetwork(model, averaging)
+    optimizer = _optimizer(options, model)
     state = run.checkpoint(network)
     if state is None:
         state = {"epoch": 0, "best": {}, "best_error": math.inf, "best_epoch": 0, "history": []}
@@ -244,7 +282,10 @@ def _train_network(run: Run, network: int, train_part: Part, validation_part: Pa
             average.load(state["average"])
     while state["epoch"] < options.epochs and not stopped(options, state):
         epoch = state["epoch"] + 1
-        row = {"epoch": float(epoch), **_epoch(options, network, epoch, model, optimizer, train_part, average)}
+        row = {
+            "epoch": float(epoch),
+            **_epoch(options, network, epoch, model, optimizer, train_part, average, moments),
+        }
         kept = model if average is None else average.network
         row |= _validate(options, network, epoch, kept, validation_part)
         if row["validation_error_median"] < state["best_error"]:
@@ -270,10 +311,15 @@ def stopped(options: TrainingOptions, state: dict[str, Any]) -> bool:
 
 
 def _optimizer(options: TrainingOptions, model: nn.Module) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if options.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=options.learning_rate, fused=True)
-    return torch.optim.SGD(parameters, lr=options.learning_rate, momentum=options.momentum, fused=True)
+    def make(parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
+        if options.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=options.learning_rate, fused=True)
+        return torch.optim.SGD(parameters, lr=options.learning_rate, momentum=options.momentum, fused=True)
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if options.scale == "learned":
+        return LearnedScale(trained, memristive_layers(model), make)  # type: ignore[return-value]
+    return make(list(trained))
 
 
 def _epoch(
@@ -282,8 +328,9 @@ def _epoch(
     epoch: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    part: Part,
+    part: "tuple[torch.Tensor | Inputs, torch.Tensor]",
     average: AveragedNetwork | None = None,
+    moments: Moments | None = None,
 ) -> dict[str, float]:
     """Train for one epoch; all random numbers follow from (seed, network, epoch)."""
     images, labels = part
@@ -291,19 +338,21 @@ def _epoch(
     order = torch.randperm(len(images), generator=generator(options.seed, network, "order", epoch))
     if options.network or any(layer.array.adc is not None and layer.array.adc.calibrated for layer in layers):
         _give_generators(layers, options.seed, network, "calibration", epoch)
+        assert isinstance(images, torch.Tensor)
         calibrate(model, iter(images[order[:CALIBRATION_IMAGES]].split(_CALIBRATED_AT_ONCE)))
     model.train()
     _give_generators(layers, options.seed, network, "devices", epoch)
-    inputs = images if options.energy_weight else encoded(model, images)
+    make_step, inputs = _step_on(options, network, epoch, model, images, moments)
     batches = order.split(options.batch_size)
     loss_sum, wrong = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+    tile_outputs.take_residual(layers)
     recipe = (options.l1, options.draws, options.energy_weight, options.clip_gradient)
     with own_random_numbers(options.seed, network, "modules", epoch):
         for index, rows in enumerate(batches):
             rate = _learning_rate(options, (epoch - 1 + index / len(batches)) / options.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss, logits, target = step(model, layers, optimizer, inputs[rows], labels[rows], *recipe)
+            loss, logits, target = make_step(model, layers, optimizer, inputs[rows], labels[rows], *recipe)
             loss_sum += loss * len(rows)
             wrong += (logits.argmax(1) != target).sum()
             if average is not None:
@@ -314,7 +363,23 @@ def _epoch(
         "learning_rate": optimizer.param_groups[0]["lr"],
         "train_loss": float(loss_sum) / len(images),
         "train_error": int(wrong) / (len(images) * options.draws),
+        "line_residual": tile_outputs.take_residual(layers),
     }
+
+
+def _step_on(
+    options: TrainingOptions,
+    network: int,
+    epoch: int,
+    model: nn.Module,
+    images: "torch.Tensor | Inputs",
+    moments: Moments | None,
+) -> tuple[Callable[..., Any], Any]:
+    """Return what makes a step, and the images as it takes them."""
+    if moments is not None:
+        return MomentStep(moments, generator(options.seed, network, "moments", epoch)), images
+    assert isinstance(images, torch.Tensor)
+    return step, encoded(model, images, bool(options.energy_weight))
 
 
 def _give_generators(layers: list[MemristiveLinear], seed: int, network: int, purpose: str, epoch: int) -> None:
@@ -322,16 +387,24 @@ def _give_generators(layers: list[MemristiveLinear], seed: int, network: int, pu
         layer.generator = generator(seed, network, purpose, epoch, index)
 
 
-def encoded(model: nn.Module, images: torch.Tensor) -> torch.Tensor | Encoded:
-    """Return images as what the first layer multiplies with devices, where that is the same at each step and fits."""
+def encoded(model: nn.Module, images: torch.Tensor, power: bool = False) -> torch.Tensor | Encoded:
+    """Return images as what the first layer multiplies with devices, where that is the same at each step and fits.
+
+    Parameters
+    ----------
+    power : whether the power of each step is to be known.
+    """
     first = model[0] if isinstance(model, nn.Sequential) else None
     if not (isinstance(first, MemristiveLinear) and first.by_product and images.dim() == 2):
+        return images
+    if power and not first.one_phase:
         return images
     if len(images) * first.plan.size * first.word_lines > _MOST_ENCODED:
         return images
     with torch.no_grad():
-        parts = [first.encode(part).basis for part in images.split(_ENCODED_AT_ONCE)]
-    return Encoded(torch.cat(parts))
+        parts = [first.encode(part, power) for part in images.split(_ENCODED_AT_ONCE)]
+    voltages = [part.voltage for part in parts if part.voltage is not None]
+    return Encoded(torch.cat([part.basis for part in parts]), torch.cat(voltages) if power else None)
 
 
 def _learning_rate(options: TrainingOptions, fraction: float) -> float:

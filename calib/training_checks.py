@@ -13,7 +13,9 @@ from calib.crossbar.devices import Devices
 from calib.crossbar.layers import memristive_layers
 from calib.crossbar.mapping import mapping
 from calib.errors import OptionError
-from calib.networks import build_own_network, own_random_numbers
+from calib.learned_scale import SCALES
+from calib.moment_step import moments_of
+from calib.networks import build_network, build_own_network, own_random_numbers
 from calib.runs import TrainingOptions
 from calib.schedules import SCHEDULES
 from calib.training_step import drawn_pass
@@ -21,6 +23,8 @@ from calib.vision import ImageData
 
 LEARNING_RATES = {"adam": 0.01, "sgd": 0.01}
 """Default learning rate of each optimiser."""
+VARIATIONS = ("devices", "moments")
+"""What a step of a training sees of the devices' spread, see `calib.train`."""
 HIDDEN_UNITS = 25
 
 
@@ -45,6 +49,8 @@ def check(options: TrainingOptions, data: ImageData) -> None:
     for name, value, known in (
         ("optimizer", o.optimizer, tuple(LEARNING_RATES)),
         ("schedule", o.schedule, SCHEDULES),
+        ("scale", o.scale, SCALES),
+        ("variation", o.variation, VARIATIONS),
     ):
         if value not in known:
             problems.append(f"{name} is '{value}'; expected one of {', '.join(known)}")
@@ -84,12 +90,26 @@ def check(options: TrainingOptions, data: ImageData) -> None:
             f"energy_weight is {o.energy_weight} on an array with line, driver or sense resistance, whose power has no "
             "gradient here; leave one of them out"
         )
+    if o.scale == "learned" and not problems and mapping(o.mapping).clip is not None:
+        problems.append(
+            f"scale is learned for the mapping {o.mapping}, whose clip sets the scale; leave one of them out"
+        )
     if problems:
         raise OptionError("; ".join(problems))
 
 
 def check_network(options: TrainingOptions, devices: Devices, data: ImageData) -> None:
-    """Check that the network of the user gives an output of each class, and its energy, before anything is written."""
+    """Check that the network of the user gives an output of each class, and its energy, before anything is written.
+
+    And that the currents of the devices have moments, where the training asks for them.
+    """
+    if options.variation == "moments":
+        if options.network:
+            raise OptionError(
+                "variation 'moments' is for fully connected layers (--layers); train a network of your own with "
+                "variation 'devices'"
+            )
+        moments_of(build_network(options.layers, options.mapping, devices, (0,), Array.from_options(options.array)))
     if not options.network:
         return
     o, array = options, Array.from_options(options.array)

@@ -8,7 +8,8 @@ import pytest
 from calib import cli, device_model, experiment, runs
 from calib.errors import OptionError
 from tests.simple_devices import blobs, device
-from tests.test_training import one_thread  # noqa: F401 - a fixture of both files
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXT = """
 device: {device}

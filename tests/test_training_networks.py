@@ -15,7 +15,9 @@ from calib.errors import ModelError, OptionError
 from calib.evaluation import chip_performance
 from calib.training import resume_run, train
 from tests.simple_devices import blobs, device
-from tests.test_training import assert_same, one_thread  # noqa: F401 - a fixture of both files
+from tests.test_training import assert_same
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 DATA = dataclasses.replace(blobs(features=24), image_shape=(4, 6))
 CODE = """

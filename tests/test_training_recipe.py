@@ -24,7 +24,9 @@ from calib.evaluation import chip_performance
 from calib.networks import build_network
 from calib.training import resume_run
 from tests.simple_devices import device, everything
-from tests.test_training import DATA, assert_same, one_thread, short  # noqa: F401 - a fixture of both files
+from tests.test_training import DATA, assert_same, short
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ALL = {
     "optimizer": "sgd",
@@ -123,6 +125,8 @@ def test_a_run_from_before_the_options_opens_and_continues(tmp_path) -> None:
         "energy_weight",
         "clip_gradient",
         "patience",
+        "scale",
+        "variation",
     )
     for name in later:
         del record["options"][name]

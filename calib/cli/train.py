@@ -1,10 +1,11 @@
 """`calib train`: device model -> trained networks."""
 
 import argparse
+import math
 import sys
 from typing import Any
 
-from calib import experiment, vision
+from calib import experiment, tensorboard, vision
 from calib.cli import console, print_json
 from calib.errors import OptionError
 
@@ -77,6 +78,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--draws", type=int, help="draws of all devices a step, whose losses are averaged (default 1)")
     parser.add_argument(
+        "--variation",
+        choices=["devices", "moments"],
+        help="what a step sees of the devices' spread: newly drawn devices (default), or for every image currents "
+        "drawn from their mean and variance over the devices",
+    )
+    parser.add_argument(
+        "--scale",
+        choices=["largest", "learned"],
+        help="of a layer: its largest weight is at G_on (default), or the scale is trained and rates are in units of "
+        "the conductance range",
+    )
+    parser.add_argument(
         "--average",
         metavar="KIND:NUMBER",
         help="validate and keep an average of the weights: exponential:0.998 (factor a step) or tail:0.25 (of the last "
@@ -97,6 +110,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--networks", type=int, help="how many to train (default 1)")
     parser.add_argument("--validation-every", type=int, metavar="EPOCHS", help="default 20; also the first and last")
     parser.add_argument("--validation-repeats", type=int, metavar="CHIPS", help="default 20")
+    parser.add_argument(
+        "--tensorboard",
+        default=None,
+        metavar="DIR",
+        help="also write the training curves of each network for TensorBoard (extra tensorboard)",
+    )
     parser.add_argument("--resume", action="store_true", default=False, help="continue an interrupted run")
     parser.add_argument(
         "--json",
@@ -161,6 +180,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _start(args: argparse.Namespace, given: dict[str, Any]) -> Any:
+    from calib.signal_to_noise import spread_warning
     from calib.training import default_epochs, train
 
     if args.device is None:
@@ -171,13 +191,17 @@ def _start(args: argparse.Namespace, given: dict[str, Any]) -> Any:
     if args.write_experiment is not None:
         places = {"device": args.device, "dataset": dataset, "data": folder}
         experiment.write(args.write_experiment, experiment.complete({**places, **given, "epochs": epochs}))
-    with console.progress(epochs * given.get("networks", 1), "training") as advance:
+    warning = spread_warning(args.device, given.get("input_voltage", 0.5), given.get("extrapolate", False))
+    if warning:
+        console.warn(warning)
+    total = epochs * given.get("networks", 1)
+    with console.progress(total, "training") as advance, tensorboard.curves(args.tensorboard) as write:
         return train(
             args.device,
             output=args.output,
             dataset=dataset,
             data_folder=folder,
-            progress=lambda network, row: advance(1, _progress_text(network, row)),
+            progress=_progress(write, advance),
             **given,
         )
 
@@ -194,14 +218,14 @@ def _resume(args: argparse.Namespace, given: dict[str, Any]) -> Any:
     options = opened.options
     states = [opened.checkpoint(index) for index in range(options.networks)]
     total = sum(options.epochs - (state["epoch"] if state else 0) for state in states)
-    with console.progress(total, "training") as advance:
+    with console.progress(total, "training") as advance, tensorboard.curves(args.tensorboard, opened) as write:
         return resume_run(
             args.output,
             given=given,
             device=device_model.open_device(args.device) if args.device else None,
             data=data,
             data_folder=args.data,
-            progress=lambda network, row: advance(1, _progress_text(network, row)),
+            progress=_progress(write, advance),
         )
 
 
@@ -214,8 +238,20 @@ def _data_source(args: argparse.Namespace) -> tuple[str, str | None]:
     return args.dataset, args.data
 
 
+def _progress(write: Any, advance: Any) -> Any:
+    """Return what is called after each epoch: it writes the curves, then shows the row."""
+
+    def show(network: int, row: dict[str, float]) -> None:
+        write(network, row)
+        advance(1, _progress_text(network, row))
+
+    return show
+
+
 def _progress_text(network: int, row: dict[str, float]) -> str:
     text = f"network {network} epoch {row['epoch']:.0f} loss {row['train_loss']:.4f}"
+    residual = row.get("line_residual", math.nan)
+    text += "" if math.isnan(residual) else f" residual on lines {residual:.1e}"
     median = row["validation_error_median"]
     if median != median:
         return text
