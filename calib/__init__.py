@@ -19,10 +19,12 @@ _LAZY = {
     "diff": "calib.model_diff",
     "train": "calib.training",
     "evaluate": "calib.evaluation",
+    "pareto": "calib.pareto_front",
     "budget": "calib.budget",
     "requirements": "calib.requirements",
     "nn": "calib.nn",
     "report": "calib.report",
+    "compare": "calib.comparison",
 }
 
 __all__ = ["CalibError", "__version__", *_LAZY]

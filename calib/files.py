@@ -110,6 +110,9 @@ def open_netcdf(path: str | Path, kind: str, remedy: str) -> Any:
         raise ModelError(f"'{path}' cannot be read as a {kind}: {reason}; the file is damaged; {remedy}") from error
 
 
+_PATIENCE = 30
+
+
 def probe_hdf5(path: str | Path, seconds: int = 10) -> None:
     """Walk through an HDF5 file in a child process first.
 
@@ -119,7 +122,8 @@ def probe_hdf5(path: str | Path, seconds: int = 10) -> None:
     Raises
     ------
     OSError
-        When the child did not end within `seconds`, or crashed. Other damage is left to whoever reads the file.
+        When the child took more than `seconds` of processor time or 30 times as long in all, or crashed. Other damage
+        is left to whoever reads the file.
     """
     if not hasattr(os, "fork"):
         return
@@ -128,14 +132,16 @@ def probe_hdf5(path: str | Path, seconds: int = 10) -> None:
         child = os.fork()
     if child == 0:
         faulthandler.disable()
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # not by the clock: a busy machine is no damage
+        signal.alarm(_PATIENCE * seconds)
         with contextlib.suppress(BaseException):
             _walk_hdf5(path)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        stalled = os.WTERMSIG(status) == signal.SIGALRM
+        stalled = os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGALRM)
         raise OSError(f"reading it does not end ({seconds} s)" if stalled else "reading it crashes the HDF5 library")
 
 

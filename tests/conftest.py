@@ -3,9 +3,13 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from calib.runs import Run
 
 # Workers of pytest-xdist share the cores: one thread each. torch and the BLAS libraries read this on their import.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
@@ -52,3 +56,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def ideal_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """Two networks for `blobs(n_train=120, n_test=90)`, trained as if the device were ideal; read only."""
+    from tests.simple_devices import blobs, device, trained
+
+    return trained(
+        tmp_path_factory.mktemp("runs"), device(), blobs(n_train=120, n_test=90), epochs=12, ideal=True, batch_size=20,
+        learning_rate=0.05,
+    )  # fmt: skip

@@ -1,10 +1,16 @@
 """Device models of stated parameters, built by hand, for tests of what is computed from them."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import xarray as xr
 
 from calib import device_model
 from calib.vision import ImageData
+
+if TYPE_CHECKING:
+    from calib.runs import Run
 
 G_OFF, G_ON = 5e-7, 2.5e-6
 LN_R = (-np.log(G_ON), -np.log(G_OFF))
@@ -122,3 +128,13 @@ def blobs(n_train: int = 120, n_test: int = 60, features: int = 6, classes: int 
         source="made here",
         sha256=f"{seed:064d}",
     )
+
+
+def trained(folder: Path, tree: xr.DataTree, data: ImageData, **options: Any) -> "Run":
+    """Return two small networks that were trained on a device model, in a folder of their own within `folder`."""
+    from calib.training import train
+
+    return train(
+        tree, output=folder / "first", dataset=data,
+        **{"layers": (6, 5, 3), "networks": 2, "validation_repeats": 1, **options},
+    )  # fmt: skip

@@ -24,14 +24,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = blobs(n_train=120, n_test=90)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(
-        device(), output=tmp_path_factory.mktemp("runs") / "first", dataset=DATA, layers=(6, 5, 3), epochs=12,
-        ideal=True, batch_size=20, learning_rate=0.05, networks=2, validation_repeats=1,
-    )  # fmt: skip
-
-
 def hardware(tree: xr.DataTree, array: str = "") -> Hardware:
     return Hardware(Devices.from_model(tree), Array.from_options(array))
 
@@ -63,9 +55,9 @@ def test_the_mean_law_has_the_same_resistance_and_no_spread() -> None:
     assert torch.allclose(at_reference, 0.1 * g, rtol=1e-12)
 
 
-def test_an_effect_that_does_nothing_costs_nothing(run: Run) -> None:
+def test_an_effect_that_does_nothing_costs_nothing(ideal_run: Run) -> None:
     tree = device(iv=iv_node(spread=0.0), stuck=stuck_node(1.0), programming=programming_node(1e-9, 1e-9))
-    found = budget.budget(run, tree, chips=4, data=DATA).sel(effect="programming spread")
+    found = budget.budget(ideal_run, tree, chips=4, data=DATA).sel(effect="programming spread")
     assert float(found["cost_removed"]) == 0  # all devices are stuck: what they were programmed to does not matter
     assert found["cost_removed_bound"].values.tolist() == [0, 0]
     assert float(found["energy_removed"]) == 0
@@ -74,8 +66,8 @@ def test_an_effect_that_does_nothing_costs_nothing(run: Run) -> None:
     assert abs(float(found["cost_alone"])) < 1e-3
 
 
-def test_all_devices_stuck_ruins_the_network(run: Run) -> None:
-    found = budget.budget(run, range_only(stuck=stuck_node(1.0)), chips=30, data=DATA)
+def test_all_devices_stuck_ruins_the_network(ideal_run: Run) -> None:
+    found = budget.budget(ideal_run, range_only(stuck=stuck_node(1.0)), chips=30, data=DATA)
     assert found["effect"].values.tolist() == ["stuck devices"]
     low, high = found["cost_removed_bound"].values[0]
     assert low < 2 / 3 - float(found["ideal_error"].mean()) < high  # three classes, guessed
@@ -83,31 +75,31 @@ def test_all_devices_stuck_ruins_the_network(run: Run) -> None:
     assert float(found["ideal_error"].mean()) < 0.05
 
 
-def test_variants_are_the_same_chips(run: Run) -> None:
+def test_variants_are_the_same_chips(ideal_run: Run) -> None:
     """What one effect draws does not change when another is taken away."""
-    found = budget.budget(run, everything(), chips=6, data=DATA)
-    alone = evaluation.evaluate(run, device(iv=iv_node(), stuck=stuck_node()), chips=6, data=DATA)
+    found = budget.budget(ideal_run, everything(), chips=6, data=DATA)
+    alone = evaluation.evaluate(ideal_run, device(iv=iv_node(), stuck=stuck_node()), chips=6, data=DATA)
     without = found["error_without"].sel(effect="programming spread").values
     np.testing.assert_array_equal(without, 1 - alone["accuracy"].isel(device=0).values)
-    whole = evaluation.evaluate(run, everything(), chips=6, data=DATA)
+    whole = evaluation.evaluate(ideal_run, everything(), chips=6, data=DATA)
     np.testing.assert_array_equal(found["error"].values, 1 - whole["accuracy"].isel(device=0).values)
     np.testing.assert_array_equal(found["energy"].values, whole["energy_per_inference"].isel(device=0).values)
     costs = found["cost_removed"].values
     assert (np.diff(costs) <= 0).all()
 
 
-def test_pairs_of_chips_make_intervals_narrow(run: Run) -> None:
+def test_pairs_of_chips_make_intervals_narrow(ideal_run: Run) -> None:
     """The difference on the same chips varies less than that between different ones."""
     tree = device(programming=programming_node(0.9, 0.9), stuck=stuck_node(0.02))
-    found = budget.budget(run, tree, chips=20, data=DATA).sel(effect="stuck devices")
+    found = budget.budget(ideal_run, tree, chips=20, data=DATA).sel(effect="stuck devices")
     paired_difference = (found["error"] - found["error_without"]).values
     other = found["error"].values - np.roll(found["error_without"].values, 1, axis=1)  # another chip
     assert paired_difference.std() < 0.8 * other.std()
 
 
-def test_array_effects_and_read_noise_are_listed(run: Run) -> None:
+def test_array_effects_and_read_noise_are_listed(ideal_run: Run) -> None:
     tree = range_only(stuck=stuck_node(0.05))
-    found = budget.budget(run, tree, chips=3, data=DATA, array="adc_bits=3,dac_bits=2")
+    found = budget.budget(ideal_run, tree, chips=3, data=DATA, array="adc_bits=3,dac_bits=2")
     assert set(found["effect"].values) == {"stuck devices", "ADC", "DAC"}
     noisy = Hardware(replace(Devices.from_model(tree), read=ReadNoise(0.1)), Array())
     assert noisy.effects == ("stuck devices", "read noise")
@@ -115,20 +107,25 @@ def test_array_effects_and_read_noise_are_listed(run: Run) -> None:
     assert "read noise of 10 %" in noisy.describe("read noise")
 
 
-def test_what_cannot_be_budgeted_is_said(run: Run, tmp_path) -> None:
+def test_what_cannot_be_budgeted_is_said(ideal_run: Run, tmp_path) -> None:
     with pytest.raises(OptionError, match="no nonideality to take away"):
-        budget.budget(run, range_only(), data=DATA)
+        budget.budget(ideal_run, range_only(), data=DATA)
     with pytest.raises(OptionError, match="chips is 0"):
-        budget.budget(run, everything(), chips=0, data=DATA)
+        budget.budget(ideal_run, everything(), chips=0, data=DATA)
     device_model.save(device(), tmp_path / "device.nc")
     with pytest.raises(ModelError, match="is no budget"):
         budget.open_budget(tmp_path / "device.nc")
 
 
-def test_file_figure_and_sentences(run: Run, tmp_path) -> None:
+def test_file_figure_and_sentences(ideal_run: Run, tmp_path) -> None:
     seen = []
     found = budget.budget(
-        run, everything(), chips=3, data=DATA, output=tmp_path / "budget.nc", progress=lambda n, text: seen.append(text)
+        ideal_run,
+        everything(),
+        chips=3,
+        data=DATA,
+        output=tmp_path / "budget.nc",
+        progress=lambda n, text: seen.append(text),
     )
     xr.testing.assert_identical(found, budget.open_budget(tmp_path / "budget.nc"))
     assert len(seen) == 2 * (2 + 2 * found.sizes["effect"])

@@ -108,7 +108,8 @@ def test_report_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     files.write_netcdf(results(), source)
     assert main(["report", str(source), "-o", str(page), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"report", "summary"}
+    assert set(found) == {"report", "summary", "files"}
+    assert [part["kind"] for part in found["files"]] == ["evaluation"]
     assert all(key in JSON_KEYS for key in found["summary"][0])
     aware = next(row for row in found["summary"] if (row["run"], row["device"]) == ("aware", "oxide"))
     assert aware["error_median_low"] <= aware["error_median"] <= aware["error_median_high"]

@@ -96,7 +96,11 @@ def test_a_file_on_which_the_library_would_not_end_is_stopped(tmp_path, monkeypa
     path = tmp_path / "device.nc"
     path.write_bytes(data_folder.bundled_model_path("ta-hfo2").read_bytes())
     files.probe_hdf5(path)  # a good file passes
+    monkeypatch.setattr(files, "_walk_hdf5", lambda _: [None for _ in iter(int, 1)])  # without end
+    with pytest.raises(OSError, match=r"reading it does not end \(1 s\)"):
+        files.probe_hdf5(path, seconds=1)
     monkeypatch.setattr(files, "_walk_hdf5", lambda _: time.sleep(60))
+    monkeypatch.setattr(files, "_PATIENCE", 1)
     with pytest.raises(OSError, match=r"reading it does not end \(1 s\)"):
         files.probe_hdf5(path, seconds=1)
     monkeypatch.setattr(files, "_walk_hdf5", lambda _: os.kill(os.getpid(), signal.SIGSEGV))

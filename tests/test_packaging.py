@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "requirements": {"budget"},
     "uncertainty": {"evaluation"},
     "robustness": {"evaluation", "fitting"},
-    "report": {"evaluation", "energy"},
+    "report": {"evaluation", "energy", "budget", "requirements", "uncertainty", "robustness"},
     "evaluation": {"energy", "crossbar"},
     "training": {"evaluation", "energy", "crossbar"},
     "energy": {"crossbar"},
@@ -53,11 +53,13 @@ ABOVE_ALL = {"cli", "__main__", "quickstart"}  # may import everything, and noth
 # nn is the public face of crossbar, runs keeps the files of training.
 TORCH_PARTS = {
     "nonidealities", "crossbar", "nn", "training", "evaluation", "energy", "runs",
-    "averaging", "networks", "training_checks", "training_step",  # of training
+    "averaging", "networks", "learned_scale", "moments", "moment_step", "pareto_front",
+    "training_checks", "training_step",  # of training
     "results", "effects", "budget", "requirements", "uncertainty", "robustness", "robustness_figure", "attacks",
-    "reproduction",
+    "committee",
+    "reproduction", "signal_to_noise",
 }  # fmt: skip
-TORCH_LAZILY = {"calib.fitting.least_squares"}
+TORCH_LAZILY = {"calib.fitting.least_squares", "calib.tensorboard"}
 
 PACKAGE = Path(calib.__file__).parent
 MODULES = sorted(

@@ -23,14 +23,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = blobs(n_train=120, n_test=90)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(
-        device(), output=tmp_path_factory.mktemp("runs") / "first", dataset=DATA, layers=(6, 5, 3), epochs=12,
-        ideal=True, batch_size=20, learning_rate=0.05, networks=2, validation_repeats=1,
-    )  # fmt: skip
-
-
 def test_crossing_by_hand() -> None:
     sizes = np.array([0.0, 0.01, 0.1, 1.0])
     assert crossing(sizes, np.array([0, 0.0, 0.02, 0.5]), 0.01) == pytest.approx(np.sqrt(0.01 * 0.1))  # half the decade
@@ -40,8 +32,8 @@ def test_crossing_by_hand() -> None:
     assert bumpy == pytest.approx(0.1 * 10 ** (0.01 / 0.08))
 
 
-def test_crossings_on_a_network(run: Run) -> None:
-    found = requirements.requirements(run, range_only(), loss=10, effects=["stuck devices"], chips=12, data=DATA)
+def test_crossings_on_a_network(ideal_run: Run) -> None:
+    found = requirements.requirements(ideal_run, range_only(), loss=10, effects=["stuck devices"], chips=12, data=DATA)
     one = found.sel(effect="stuck devices")
     low, high = one["crossing_bound"].values
     assert 0 < low <= float(one["crossing"]) <= high < 1
@@ -50,14 +42,14 @@ def test_crossings_on_a_network(run: Run) -> None:
     assert (np.diff(fitted[np.isfinite(fitted)]) >= 0).all()
     assert float(one["size_value"][0]) == 0
     assert float(one["loss"][0]) == 0
-    more = requirements.requirements(run, range_only(), loss=25, effects=["stuck devices"], chips=12, data=DATA)
+    more = requirements.requirements(ideal_run, range_only(), loss=25, effects=["stuck devices"], chips=12, data=DATA)
     assert float(more["crossing"][0]) > float(one["crossing"])
 
 
-def test_an_effect_that_does_nothing_has_no_limit(run: Run) -> None:
+def test_an_effect_that_does_nothing_has_no_limit(ideal_run: Run) -> None:
     """Where all devices are stuck, noise of programming costs nothing at any size."""
     tree = range_only(stuck=stuck_node(1.0))
-    found = requirements.requirements(run, tree, loss=1, effects=["programming spread"], chips=2, data=DATA)
+    found = requirements.requirements(ideal_run, tree, loss=1, effects=["programming spread"], chips=2, data=DATA)
     assert float(found["crossing"][0]) == np.inf
     assert requirements.shown(requirements.rows(found)[0])[0] == "more than 3.00"
 
@@ -74,10 +66,10 @@ def test_scaled_laws_keep_resistance_and_multiply_gamma(transform: str) -> None:
     assert torch.allclose(current, 0.1 * g, rtol=1e-12)
 
 
-def test_all_effects_figure_and_file(run: Run, tmp_path) -> None:
+def test_all_effects_figure_and_file(ideal_run: Run, tmp_path) -> None:
     seen = []
     found = requirements.requirements(
-        run, range_only(), loss=20, chips=2, data=DATA, alone=True, output=tmp_path / "r.nc",
+        ideal_run, range_only(), loss=20, chips=2, data=DATA, alone=True, output=tmp_path / "r.nc",
         progress=lambda n, text: seen.append(text),
     )  # fmt: skip
     assert found["effect"].values.tolist() == ["stuck devices", "programming spread", "read noise", "line resistance"]
@@ -90,18 +82,18 @@ def test_all_effects_figure_and_file(run: Run, tmp_path) -> None:
         requirements.open_requirements(tmp_path / "device.nc")
 
 
-def test_nonlinearity_is_scaled_from_the_resistor(run: Run) -> None:
-    found = requirements.requirements(run, device(), loss=99, effects=[NONLINEARITY], chips=1, data=DATA)
+def test_nonlinearity_is_scaled_from_the_resistor(ideal_run: Run) -> None:
+    found = requirements.requirements(ideal_run, device(), loss=99, effects=[NONLINEARITY], chips=1, data=DATA)
     assert found["quantity"].values.tolist() == ["factor of gamma"]
     assert float(found["present"][0]) == 1
     assert float(found["size_value"].max()) == pytest.approx(4)
 
 
-def test_bad_options(run: Run) -> None:
+def test_bad_options(ideal_run: Run) -> None:
     with pytest.raises(OptionError, match="loss is 0"):
-        requirements.requirements(run, loss=0, data=DATA)
+        requirements.requirements(ideal_run, loss=0, data=DATA)
     with pytest.raises(OptionError, match="'rust' cannot be scaled here"):
-        requirements.requirements(run, effects=["rust"], data=DATA)
+        requirements.requirements(ideal_run, effects=["rust"], data=DATA)
     with pytest.raises(OptionError, match=r"'poole-frenkel' \(paper\)|cannot be scaled to a resistor"):
         scaled_law(Devices.from_model(device(iv=iv_node(form="paper"))).conduction, 0.5)  # type: ignore[arg-type]
 

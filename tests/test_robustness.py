@@ -14,8 +14,7 @@ from calib.evaluation import chip_performance
 from calib.robustness import AttackOptions, robustness, yield_above
 from calib.robustness_figure import robustness_figure
 from calib.runs import Run
-from calib.training import train
-from tests.simple_devices import blobs, device, range_only
+from tests.simple_devices import blobs, device, range_only, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = blobs(features=6, n_test=90)
@@ -23,10 +22,8 @@ DATA = blobs(features=6, n_test=90)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(
-        device(), output=tmp_path_factory.mktemp("runs") / "first", dataset=DATA, layers=(6, 5, 3), epochs=30,
-        batch_size=16, learning_rate=0.05, networks=2, validation_repeats=2,
-    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("runs")
+    return trained(folder, device(), DATA, epochs=30, batch_size=16, learning_rate=0.05, validation_repeats=2)
 
 
 def retaining(mean: float = 0.05, std: float = 0.0) -> xr.DataTree:

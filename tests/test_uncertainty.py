@@ -10,9 +10,8 @@ from calib import cli, device_model, uncertainty
 from calib.errors import OptionError
 from calib.runs import Run
 from calib.sampling import sample_model
-from calib.training import train
 from calib.uncertainty import devices_measured, drawn_names, more_devices, only, shrunk
-from tests.simple_devices import blobs, range_only, stuck_node
+from tests.simple_devices import blobs, range_only, stuck_node, trained
 
 DATA = blobs(features=6)
 
@@ -28,9 +27,9 @@ def stuck_at_off(n_devices: int, share: float = 0.1) -> xr.DataTree:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(
-        stuck_at_off(100), output=tmp_path_factory.mktemp("runs") / "first", dataset=DATA, layers=(6, 4, 3), epochs=15,
-        batch_size=16, learning_rate=0.03, networks=2, validation_repeats=2,
+    return trained(
+        tmp_path_factory.mktemp("runs"), stuck_at_off(100), DATA, layers=(6, 4, 3), epochs=15, batch_size=16,
+        learning_rate=0.03, validation_repeats=2,
     )  # fmt: skip
 
 

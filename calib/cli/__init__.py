@@ -13,8 +13,8 @@ from calib.errors import CalibError
 
 _REQUIRED = ("summary", "example", "add_arguments", "run")
 _ORDER = (
-    "inspect", "convert", "fit", "show", "validate", "card", "diff", "simulate", "train", "evaluate", "budget",
-    "requirements", "uncertainty", "robustness", "reproduce", "report", "models", "data",
+    "inspect", "convert", "fit", "show", "validate", "card", "diff", "simulate", "train", "evaluate", "pareto",
+    "budget", "requirements", "uncertainty", "robustness", "reproduce", "report", "compare", "models", "data",
 )  # fmt: skip
 
 
