@@ -215,10 +215,7 @@ def evaluate(
             taken = work(network, test[0][:_COUNTED_IMAGES])
             energies.append(periphery_energy(taken, figures))
     results = dataset(opened, [case.label for case in cases], rows, taken, read_time)
-    if not np.isnan(residuals).all():
-        text = "largest residual of Kirchhoff's current law on lines with resistance, relative to the devices' currents"
-        each = np.reshape(residuals, (len(rows), len(cases)))
-        results["line_residual_evaluated"] = (("network", "device"), each, {"units": "1", "long_name": text})
+    results = _with_residuals(results, residuals)
     if figures:
         each = np.repeat(np.array(energies)[:, None], len(cases), axis=1)
         attrs = {"units": "J", "long_name": "energy of the conversions of one inference, from given figures"}
@@ -241,6 +238,15 @@ def evaluate(
     if output is not None:
         files.write_netcdf(results, output)
     return results
+
+
+def _with_residuals(results: xr.Dataset, residuals: list[float]) -> xr.Dataset:
+    """Add the residuals of networks and devices, those of a network one after the other, if lines were solved."""
+    if np.isnan(residuals).all():
+        return results
+    text = "largest residual of Kirchhoff's current law on lines with resistance, relative to the devices' currents"
+    each = np.reshape(residuals, (results.sizes["network"], results.sizes["device"]))
+    return results.assign(line_residual_evaluated=(("network", "device"), each, {"units": "1", "long_name": text}))
 
 
 def _programming(run: Run, case: Case, network: nn.Module, figures: Mapping[str, float]) -> Programming:

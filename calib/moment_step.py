@@ -18,7 +18,7 @@ from torch.nn import functional
 from calib.crossbar.layers import MemristiveLinear, memristive_layers
 from calib.errors import OptionError
 from calib.moments import Moments
-from calib.training_step import full_power
+from calib.training_step import Pass, descend
 
 _MOST_NUMBERS = 2**28  # of images that are prepared once, 4 bytes each
 _AT_ONCE = 4096
@@ -98,25 +98,12 @@ class MomentStep:
         clip_gradient: float | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Make one step on one batch; return cross-entropy, outputs and labels, those of all draws."""
-        optimizer.zero_grad(set_to_none=True)
-        losses, outputs = [], []
-        for _ in range(draws):
+
+        def one_pass() -> Pass:
             logits, power = self.outputs(model, images)
-            loss = functional.cross_entropy(logits, labels)
-            total = loss + power * (energy_weight / full_power(layers)) if energy_weight else loss
-            (total if draws == 1 else total / draws).backward()
-            losses.append(loss.detach())
-            outputs.append(logits.detach())
-        if l1:
-            for layer in layers:
-                if layer.weight.grad is not None:
-                    layer.weight.grad.add_(layer.weight.detach().sign(), alpha=l1)
-        if clip_gradient is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), clip_gradient)
-        optimizer.step()
-        for layer in layers:
-            layer.project()
-        return torch.stack(losses).mean(), torch.cat(outputs), labels.repeat(draws)
+            return functional.cross_entropy(logits, labels), power if energy_weight else None, logits
+
+        return descend(model, layers, optimizer, one_pass, labels, l1, draws, energy_weight, clip_gradient)
 
     def outputs(self, model: nn.Sequential, images: "torch.Tensor | Inputs") -> tuple[torch.Tensor, torch.Tensor]:
         """Return outputs (image, class) and the mean power [W] over the images."""

@@ -1,5 +1,7 @@
 """One step of a training: new devices, the loss with its energy, and the optimiser."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -7,6 +9,8 @@ from torch.nn import functional
 from calib.crossbar import drawing
 from calib.crossbar.layers import Encoded, MemristiveLinear
 from calib.errors import OptionError
+
+Pass = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
 
 
 def step(
@@ -24,10 +28,34 @@ def step(
 
     See `calib.train` for what is minimised.
     """
+
+    def one_pass() -> Pass:
+        return drawn_pass(model, layers, images, labels, bool(energy_weight))
+
+    return descend(model, layers, optimizer, one_pass, labels, l1, draws, energy_weight, clip_gradient)
+
+
+def descend(
+    model: nn.Module,
+    layers: list[MemristiveLinear],
+    optimizer: torch.optim.Optimizer,
+    one_pass: Callable[[], Pass],
+    labels: torch.Tensor,
+    l1: float,
+    draws: int,
+    energy_weight: float,
+    clip_gradient: float | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Make one step down the mean loss of passes; return cross-entropy, outputs and labels, those of all draws.
+
+    Parameters
+    ----------
+    one_pass : gives cross-entropy, mean power [W] over the images, or None where it does not count, and outputs.
+    """
     optimizer.zero_grad(set_to_none=True)
     losses, outputs = [], []
     for _ in range(draws):
-        loss, power, logits = drawn_pass(model, layers, images, labels, bool(energy_weight))
+        loss, power, logits = one_pass()
         total = loss if power is None else loss + power * (energy_weight / full_power(layers))
         (total if draws == 1 else total / draws).backward()
         losses.append(loss.detach())
