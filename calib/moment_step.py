@@ -78,11 +78,11 @@ class MomentStep:
 
     Attributes
     ----------
-    moments : of the devices of all layers.
+    moments : of the devices of each layer.
     noise : generator of z.
     """
 
-    moments: Moments
+    moments: tuple[Moments, ...]
     noise: torch.Generator
 
     def __call__(
@@ -96,30 +96,40 @@ class MomentStep:
         draws: int = 1,
         energy_weight: float = 0.0,
         clip_gradient: float | None = None,
+        activation_penalty: float = 0.0,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Make one step on one batch; return cross-entropy, outputs and labels, those of all draws."""
 
         def one_pass() -> Pass:
-            logits, power = self.outputs(model, images)
-            return functional.cross_entropy(logits, labels), power if energy_weight else None, logits
+            logits, power, activity = self.outputs(model, images)
+            loss = functional.cross_entropy(logits, labels)
+            return Pass(loss, logits, power if energy_weight else None, activity if activation_penalty else None)
 
-        return descend(model, layers, optimizer, one_pass, labels, l1, draws, energy_weight, clip_gradient)
+        weights = (l1, draws, energy_weight, clip_gradient, activation_penalty)
+        return descend(model, layers, optimizer, one_pass, labels, *weights)
 
-    def outputs(self, model: nn.Sequential, images: "torch.Tensor | Inputs") -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (image, class) and the mean power [W] over the images."""
-        value, power = images, torch.zeros(())
+    def outputs(
+        self, model: nn.Sequential, images: "torch.Tensor | Inputs"
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return outputs (image, class), the mean power [W] over the images, and the activity, see `Pass`."""
+        value, power, activity = images, torch.zeros(()), torch.zeros(())
+        moments = iter(self.moments)
         for part in model:
-            if isinstance(part, MemristiveLinear):
-                inputs = value if isinstance(value, Inputs) else Inputs.of(part, self.moments, value)
-                value, own = self._layer(part, inputs)
-                power = power + own
-            else:
+            if not isinstance(part, MemristiveLinear):
                 value = part(value)
+                continue
+            own = next(moments)
+            if value is not images:
+                assert isinstance(value, torch.Tensor)
+                activity = activity + value.square().mean()
+            inputs = value if isinstance(value, Inputs) else Inputs.of(part, own, value)
+            value, more = self._layer(part, own, inputs)
+            power = power + more
         assert isinstance(value, torch.Tensor)
-        return value, power
+        return value, power, activity
 
-    def _layer(self, layer: MemristiveLinear, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-        devices, mapping, moments = layer.devices, layer.mapping, self.moments
+    def _layer(self, layer: MemristiveLinear, moments: Moments, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        devices, mapping = layer.devices, layer.mapping
         g, k_g = mapping.conductances(layer.weight, devices.g_off, devices.g_on)
         share = (g - devices.g_off) * (1 / (devices.g_on - devices.g_off))  # (group, word_line, bit_line)
         means = moments.mean.of_shares(share)  # (term, group, word_line, bit_line)
@@ -138,24 +148,23 @@ class MomentStep:
         return y, power * (moments.unit * devices.input_voltage)
 
 
-def prepared(moments: Moments, model: nn.Module, images: torch.Tensor) -> "torch.Tensor | Inputs":
+def prepared(moments: tuple[Moments, ...], model: nn.Module, images: torch.Tensor) -> "torch.Tensor | Inputs":
     """Return images as what the first layer takes of them, where that fits into memory, else as they are."""
     first = model[0] if isinstance(model, nn.Sequential) else None
-    terms = moments.mean.terms + moments.variance.terms
+    terms = moments[0].mean.terms + moments[0].variance.terms
     if not isinstance(first, MemristiveLinear) or len(images) * first.word_lines * terms > _MOST_NUMBERS:
         return images
     with torch.no_grad():
-        return Inputs.joined([Inputs.of(first, moments, part) for part in images.split(_AT_ONCE)])
+        return Inputs.joined([Inputs.of(first, moments[0], part) for part in images.split(_AT_ONCE)])
 
 
-def moments_of(model: nn.Module) -> Moments:
-    """Return the moments of the devices of a network of fully connected layers.
+def moments_of(model: nn.Module) -> tuple[Moments, ...]:
+    """Return the moments of the devices of each layer of a network of fully connected layers.
 
     Raises
     ------
     OptionError
-        When it is another network, its array does not act as a product, the layers' devices differ, or their currents
-        have no such moments.
+        When it is another network, its array does not act as a product, or its devices' currents have no such moments.
     """
     layers = memristive_layers(model)
     parts = list(model) if isinstance(model, nn.Sequential) else []
@@ -171,6 +180,5 @@ def moments_of(model: nn.Module) -> Moments:
                 f"pairs; found the mapping '{layer.mapping.text}' and the array '{layer.array.describe()}'; train with "
                 "variation 'devices'"
             )
-        if layer.devices is not layers[0].devices:
-            raise OptionError("variation 'moments' is for layers of the same devices; train with variation 'devices'")
-    return Moments.of(layers[0].devices)
+    found = {devices: Moments.of(devices) for devices in {layer.devices for layer in layers}}
+    return tuple(found[layer.devices] for layer in layers)

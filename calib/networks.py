@@ -46,14 +46,25 @@ def build_network(
     devices: Devices,
     key: tuple[int | str, ...],
     array: Array | None = None,
+    bias: str = "line",
+    hidden_voltage: float | None = None,
 ) -> nn.Sequential:
-    """Return memristive layers of the given sizes with sigmoids between them; `key` draws the first weights."""
+    """Return memristive layers of the given sizes with sigmoids between them.
+
+    Parameters
+    ----------
+    layers : sizes, inputs first.
+    mapping, devices, array, bias : see `MemristiveLinear`.
+    key : draws the first weights.
+    hidden_voltage : [V] of x = 1 from the second layer on, bias lines too; default: the devices' input voltage.
+    """
     parts: list[nn.Module] = []
     for index, (n_in, n_out) in enumerate(itertools.pairwise(layers)):
         if parts:
             parts.append(nn.Sigmoid())
+        own = devices.at(hidden_voltage) if parts and hidden_voltage is not None else devices
         first = generator(*key, "first", index)
-        parts.append(MemristiveLinear(n_in, n_out, devices, mapping=mapping, array=array, first=first))
+        parts.append(MemristiveLinear(n_in, n_out, own, mapping=mapping, array=array, bias=bias, first=first))
     return nn.Sequential(*parts)
 
 
@@ -65,6 +76,7 @@ def build_own_network(
     devices: Devices,
     key: tuple[int | str, ...],
     array: Array | None = None,
+    bias: str = "line",
 ) -> nn.Sequential:
     """Return the network of a function of the user, with its layers on devices.
 
@@ -73,6 +85,7 @@ def build_own_network(
     network : module:function.
     image_shape : of the data set's images.
     key : draws the first weights: the function runs with torch's random numbers seeded from it.
+    bias : see `calib.crossbar.convert.convert`.
 
     Raises
     ------
@@ -87,7 +100,7 @@ def build_own_network(
         if not isinstance(module, nn.Module):
             found = type(module).__name__
             raise OptionError(f"the function of --network {network} returned {found}; expected a torch.nn.Module")
-        converted = convert(module, devices, mapping=mapping, array=array)
+        converted = convert(module, devices, mapping=mapping, array=array, bias=bias)
     if "image_shape" in names:
         return nn.Sequential(Images(tuple(image_shape)), converted)
     return nn.Sequential(converted)

@@ -82,6 +82,9 @@ class TrainingOptions:
     patience: int | None = None
     scale: str = "largest"
     variation: str = "devices"
+    bias: str = "line"
+    hidden_voltage: float | None = None
+    activation_penalty: float = 0.0
 
     @property
     def architecture(self) -> str:
@@ -150,7 +153,8 @@ class Run:
         """
         o, key = self.options, (self.options.seed, network)
         if not o.network:
-            return networks.build_network(o.layers, o.mapping, devices, key, self.array())
+            hardware = (self.array(), o.bias, o.hidden_voltage)
+            return networks.build_network(o.layers, o.mapping, devices, key, *hardware)
         recorded = self.record["network"]
         if networks.source_hash(o.network) != recorded["sha256"]:
             raise OptionError(
@@ -158,7 +162,7 @@ class Run:
                 f"256 {recorded['sha256'][:12]}); restore it, or train again"
             )
         sizes = (tuple(recorded["image_shape"]), recorded["n_classes"])
-        return networks.build_own_network(o.network, *sizes, o.mapping, devices, key, self.array())
+        return networks.build_own_network(o.network, *sizes, o.mapping, devices, key, self.array(), o.bias)
 
     def network(self, network: int, devices: Devices, array: Array | None = None) -> nn.Sequential:
         """Return a trained network, at its best checkpoint, on the given devices.

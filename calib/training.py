@@ -71,6 +71,9 @@ def train(
     patience: int | None = None,
     scale: str = "largest",
     variation: str = "devices",
+    bias: str = "line",
+    hidden_voltage: float | None = None,
+    activation_penalty: float = 0.0,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
@@ -84,11 +87,12 @@ def train(
 
     A step minimises, over a batch and D = `draws` draws of all devices,
 
-        L = (1/D) sum_d [cross-entropy_d + energy_weight P_d / P_full] + l1 sum |w|
+        L = (1/D) sum_d [cross-entropy_d + energy_weight P_d / P_full + activation_penalty A_d] + l1 sum |w|
 
     with P_d the mean power sum |V| |I| over the images in the drawn devices, all layers together, and P_full that of
-    usual devices that are all at G_on and at the input voltage. P follows from the currents of the drawn devices with
-    their law, and its gradient is exact.
+    usual devices that are all at G_on and at their layer's input voltage. P follows from the currents of the drawn
+    devices with their law, and its gradient is exact. A_d is the mean square of what hidden units give, summed over the
+    hidden layers.
 
     Where a range is to come from data (an ADC with adc_range=calibrated or a share; the inputs of a network of yours),
     it is set at the start of each epoch from the first 512 images of the epoch, see `calib.nn.calibrate`, and then
@@ -102,7 +106,8 @@ def train(
     data_folder : see `calib.vision.load`.
     layers : sizes, inputs first; default: features, 25, classes.
     mapping : text of `calib.crossbar.mapping.mapping`: 'double', 'lowest', 'bit-slicing:slices=4,bits=2' and so on.
-    l1 : factor of sum |w| over all weights and biases of all layers, added to the mean cross-entropy.
+    l1 : factor of sum |w| over all weights of all layers, and over biases that are devices, added to the mean
+        cross-entropy.
     ideal : train as if devices were ideal, in the same conductance range, so as to evaluate on real ones. The array
         stays as it is given.
     epochs : passes over the training images; default: as many as make 5000 steps, at least 20.
@@ -110,7 +115,7 @@ def train(
     learning_rate : the largest; default 0.01.
     schedule : 'constant', 'cosine' or 'one-cycle', see `calib.schedules`.
     batch_size : images a step, each step with devices of its own.
-    input_voltage : voltage [V] of x = 1.
+    input_voltage : voltage [V] of x = 1 at the first layer, and at all others without `hidden_voltage`.
     extrapolate : accept an input voltage beyond the validity of the device model.
     seed : of everything that is drawn.
     networks : how many to train, differing in all that is drawn but the validation split.
@@ -130,6 +135,11 @@ def train(
     variation : 'devices': all images of a batch see the same newly drawn devices; 'moments': every image sees currents
         drawn from the mean and variance of the devices' currents, and P is its mean over devices, see
         `calib.moments`. For networks of fully connected layers. Validation always draws devices.
+    bias : 'line': a bias is a pair of devices on a word line of its own that is at the input voltage for every image;
+        'digital': biases are numbers that are added after the converters.
+    hidden_voltage : voltage [V] of x = 1 from the second layer on, bias lines too, at most the input voltage: where the
+        law's spread grows with the voltage, hidden layers may be read at a lower one, see docs/pareto.md. For `layers`.
+    activation_penalty : see above. Hidden units that are seldom on are at low voltages. For `layers`.
     resume : continue a run after its last whole epoch; options, device model and images must be those of the run.
     progress : called with (network, history row) after each epoch.
 
@@ -167,6 +177,9 @@ def train(
         "patience": patience,
         "scale": scale,
         "variation": variation,
+        "bias": bias,
+        "hidden_voltage": hidden_voltage,
+        "activation_penalty": activation_penalty,
     }
     tree = device_model.open_device(device) if isinstance(device, str | Path) else device
     if resume:
@@ -264,7 +277,7 @@ def _train_network(
     network: int,
     train_part: "tuple[torch.Tensor | Inputs, torch.Tensor]",
     validation_part: Part,
-    moments: Moments | None,
+    moments: tuple[Moments, ...] | None,
     progress: Progress | None,
 ) -> None:
     options, devices = run.options, run.devices()
@@ -330,7 +343,7 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     part: "tuple[torch.Tensor | Inputs, torch.Tensor]",
     average: AveragedNetwork | None = None,
-    moments: Moments | None = None,
+    moments: tuple[Moments, ...] | None = None,
 ) -> dict[str, float]:
     """Train for one epoch; all random numbers follow from (seed, network, epoch)."""
     images, labels = part
@@ -346,7 +359,7 @@ def _epoch(
     batches = order.split(options.batch_size)
     loss_sum, wrong = torch.zeros(()), torch.zeros((), dtype=torch.int64)
     tile_outputs.take_residual(layers)
-    recipe = (options.l1, options.draws, options.energy_weight, options.clip_gradient)
+    recipe = (options.l1, options.draws, options.energy_weight, options.clip_gradient, options.activation_penalty)
     with own_random_numbers(options.seed, network, "modules", epoch):
         for index, rows in enumerate(batches):
             rate = _learning_rate(options, (epoch - 1 + index / len(batches)) / options.epochs)
@@ -373,7 +386,7 @@ def _step_on(
     epoch: int,
     model: nn.Module,
     images: "torch.Tensor | Inputs",
-    moments: Moments | None,
+    moments: tuple[Moments, ...] | None,
 ) -> tuple[Callable[..., Any], Any]:
     """Return what makes a step, and the images as it takes them."""
     if moments is not None:

@@ -25,6 +25,8 @@ LEARNING_RATES = {"adam": 0.01, "sgd": 0.01}
 """Default learning rate of each optimiser."""
 VARIATIONS = ("devices", "moments")
 """What a step of a training sees of the devices' spread, see `calib.train`."""
+BIASES = ("line", "digital")
+"""What biases are, see `calib.train`."""
 HIDDEN_UNITS = 25
 
 
@@ -51,6 +53,7 @@ def check(options: TrainingOptions, data: ImageData) -> None:
         ("schedule", o.schedule, SCHEDULES),
         ("scale", o.scale, SCALES),
         ("variation", o.variation, VARIATIONS),
+        ("bias", o.bias, BIASES),
     ):
         if value not in known:
             problems.append(f"{name} is '{value}'; expected one of {', '.join(known)}")
@@ -68,12 +71,20 @@ def check(options: TrainingOptions, data: ImageData) -> None:
             problems.append(f"{name} is {value}; expected at least 1")
     if not (o.learning_rate and o.learning_rate > 0):
         problems.append(f"learning_rate is {o.learning_rate}; expected more than 0")
-    for name in ("l1", "energy_weight"):
+    for name in ("l1", "energy_weight", "activation_penalty"):
         if not 0 <= getattr(o, name) < math.inf:
             problems.append(f"{name} is {getattr(o, name)}; expected 0 or more")
     for name in ("momentum", "warm_up"):
         if not 0 <= getattr(o, name) < 1:
             problems.append(f"{name} is {getattr(o, name)}; expected 0 or more and less than 1")
+    for name in ("hidden_voltage", "activation_penalty"):
+        if getattr(o, name) and o.network:
+            problems.append(f"{name} is {getattr(o, name)}; it is for fully connected layers (--layers)")
+    if o.hidden_voltage is not None and not 0 < o.hidden_voltage <= o.input_voltage:
+        problems.append(
+            f"hidden_voltage is {o.hidden_voltage:g} V; expected more than 0, and at most the input voltage of "
+            f"{o.input_voltage:g} V"
+        )
     if o.momentum and o.optimizer != "sgd":
         problems.append(f"momentum is {o.momentum} for {o.optimizer}; it is an option of sgd")
     if o.clip_gradient is not None and not o.clip_gradient > 0:
@@ -82,7 +93,7 @@ def check(options: TrainingOptions, data: ImageData) -> None:
         Averaging.from_text(o.average)
         placed, array = mapping(o.mapping), Array.from_options(o.array)
         for n_in, n_out in itertools.pairwise(sizes):
-            array.tiles(n_in + 1, placed.bit_lines(n_out), placed.groups)
+            array.tiles(n_in + (o.bias == "line"), placed.bit_lines(n_out), placed.groups)
     except OptionError as error:
         problems.append(str(error))
     if o.energy_weight and {"line resistance", "drivers"} & set(Array.from_options(o.array).effects):
@@ -109,11 +120,12 @@ def check_network(options: TrainingOptions, devices: Devices, data: ImageData) -
                 "variation 'moments' is for fully connected layers (--layers); train a network of your own with "
                 "variation 'devices'"
             )
-        moments_of(build_network(options.layers, options.mapping, devices, (0,), Array.from_options(options.array)))
+        hardware = (Array.from_options(options.array), options.bias, options.hidden_voltage)
+        moments_of(build_network(options.layers, options.mapping, devices, (0,), *hardware))
     if not options.network:
         return
     o, array = options, Array.from_options(options.array)
-    model = build_own_network(o.network, data.image_shape, data.n_classes, o.mapping, devices, (0,), array)
+    model = build_own_network(o.network, data.image_shape, data.n_classes, o.mapping, devices, (0,), array, o.bias)
     layers = memristive_layers(model)
     images = torch.tensor(data.train_images[:2])
     with ideal_passes({str(i): layer for i, layer in enumerate(layers)}), torch.no_grad():

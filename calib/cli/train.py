@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the array, such as rows=128,columns=64,word_segment=0.35,dac_bits=8,adc_bits=8,adc_range=array (default: "
         "an ideal one of any size)",
     )
-    parser.add_argument("--l1", type=float, help="factor of sum |w| over all weights and biases (default 0)")
+    parser.add_argument("--l1", type=float, help="factor of sum |w| over all weights and biases on devices (default 0)")
     parser.add_argument(
         "--energy-weight",
         type=float,
@@ -90,6 +90,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the conductance range",
     )
     parser.add_argument(
+        "--bias",
+        choices=["line", "digital"],
+        help="biases are devices on a word line of their own (default), or numbers that are added after the converters",
+    )
+    parser.add_argument(
+        "--activation-penalty",
+        type=float,
+        metavar="FACTOR",
+        help="of the mean square of what hidden units give, in the loss (default 0)",
+    )
+    parser.add_argument(
         "--average",
         metavar="KIND:NUMBER",
         help="validate and keep an average of the weights: exponential:0.998 (factor a step) or tail:0.25 (of the last "
@@ -103,6 +114,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, help="images a step (default 64)")
     parser.add_argument("--input-voltage", type=float, metavar="V", help="voltage of x = 1 (default 0.5)")
+    parser.add_argument(
+        "--hidden-voltage",
+        type=float,
+        metavar="V",
+        help="voltage of x = 1 from the second layer on, at most the input voltage (default: the input voltage)",
+    )
     parser.add_argument(
         "--extrapolate", action="store_true", help="accept an input voltage beyond the validity of the device model"
     )

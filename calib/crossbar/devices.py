@@ -46,6 +46,7 @@ class Devices:
     tolerance : error of bit lines from interpolation of the law.
     plans : nodes that were chosen, by word lines.
     pairs : what layers are drawn with in one computation, by what it follows from.
+    others : the same devices at other input voltages, see `at`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Devices:
     tolerance: float = TOLERANCE
     plans: dict[int, Collocation] = field(default_factory=dict, repr=False)
     pairs: dict[tuple, "Pairs | None"] = field(default_factory=dict, repr=False, init=False)
+    others: "dict[float, Devices]" = field(default_factory=dict, repr=False, init=False)
 
     @classmethod
     def from_model(
@@ -114,6 +116,25 @@ class Devices:
     def ideal(self) -> "Devices":
         """Return devices of the same conductance range without any nonideality."""
         return replace(self, name="ideal", stages=(), conduction=self.conduction.ideal(), read=None, plans={})
+
+    def at(self, input_voltage: float) -> "Devices":
+        """Return the same devices read at a lower voltage [V] of x = 1.
+
+        Raises
+        ------
+        OptionError
+            When it is not positive or above that of these devices, up to which their law is known to hold.
+        """
+        if not 0 < input_voltage <= self.input_voltage:
+            raise OptionError(
+                f"the voltage is {input_voltage:g} V; expected more than 0, and at most the input voltage of "
+                f"{self.input_voltage:g} V"
+            )
+        if input_voltage == self.input_voltage:
+            return self
+        if input_voltage not in self.others:
+            self.others[input_voltage] = replace(self, input_voltage=float(input_voltage), plans={})
+        return self.others[input_voltage]
 
     def plan(self, word_lines: int) -> Collocation:
         """Return the nodes on which the law is evaluated in an array of so many word lines."""
