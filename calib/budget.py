@@ -114,12 +114,13 @@ def budget(
         "seed": int(seed),
         "options": json.dumps(
             {"chips": chips, "time": time, "reads": reads, "temperature": temperature, "compensate": compensate,
-             "array": whole.array.to_options(), "read_time": read_time},
+             "array": whole.array.to_options(), "read_time": read_time, "extrapolate": extrapolate},
             sort_keys=True,
         ),
         "data": json.dumps({"name": images.name, "sha256": images.sha256}, sort_keys=True),
         "versions": json.dumps(runs.versions(), sort_keys=True),
         "protocol": _protocol(opened, chips),
+        "training": json.dumps(opened.record, sort_keys=True, ensure_ascii=False),
     }  # fmt: skip
     if output is not None:
         files.write_netcdf(found, output)

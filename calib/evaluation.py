@@ -231,7 +231,7 @@ def evaluate(
         "options": json.dumps(
             {"chips": chips, "redraw": redraw, "read_time": read_time, "time": _listed(time), "reads": reads,
              "temperature": temperature, "compensate": compensate, "periphery": figures, "programming": pulses,
-             "array": None if array is None else arrays[0].to_options()},
+             "array": None if array is None else arrays[0].to_options(), "extrapolate": extrapolate},
             sort_keys=True,
         )
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ RECIPE: Mapping[str, Any] = {
     "mapping": "lowest",
     "scale": "learned",
     "variation": "moments",
+    "hidden_voltage": 0.1,
     "learning_rate": 0.03,
     "schedule": "cosine",
     "warm_up": 0.02,
@@ -30,7 +32,9 @@ RECIPE: Mapping[str, Any] = {
     "epochs": 20,
     "validation_repeats": 5,
 }
-"""Options of `calib.train` that a front is trained with unless others are given; docs/pareto.md says what each does."""
+"""Options of `calib.train` that a front is trained with unless others are given; docs/pareto.md says what each does.
+
+The voltage of hidden layers is the input voltage where that is lower."""
 FILE, PART = "front.nc", "evaluation.nc"
 _RESAMPLES = 2000
 _SETS = ("", "validation_")
@@ -86,6 +90,8 @@ def pareto(
     """
     evaluation.check_numbers(chips, read_time)
     options = {**RECIPE, **recipe}
+    if "hidden_voltage" not in recipe and options.get("input_voltage", math.inf) < RECIPE["hidden_voltage"]:
+        options["hidden_voltage"] = None
     _check(weights, networks, options)
     data = dataset if isinstance(dataset, ImageData) else vision.load(dataset, data_folder=data_folder)
     tree = device_model.open_device(device) if isinstance(device, str | Path) else device

@@ -63,8 +63,6 @@ KINDS = {
     ),
 }  # fmt: skip
 """Kinds of results by schema."""
-_RECORDED = ("evaluation", "uncertainty", "robustness")
-"""Kinds that hold the record of the training."""
 _ELSEWHERE = {
     "calib-device-model/1": "a device model; give it with --device",
     "calib-measurement/1": "a measurement; 'calib inspect' shows it",
@@ -100,9 +98,7 @@ class ResultFile:
 
     @property
     def records(self) -> dict[str, dict[str, Any]]:
-        """Record of the training of each run, by the name of its folder; empty where the file holds none."""
-        if self.kind.name not in _RECORDED:
-            return {}
+        """Record of the training of each run, by the name of its folder."""
         records, names = json.loads(self.data.attrs["training"]), self.labels
         listed = records if isinstance(records, list) else [records]
         return dict(zip(names, listed, strict=True))
@@ -196,8 +192,7 @@ def _checked(file: ResultFile) -> ResultFile:
     ]
     problems += [f"attribute '{name}' is missing" for name in kind.attributes if name not in data.attrs]
     problems += _json_problems(file, "options", kind.options)
-    if kind.name in _RECORDED and not problems:
-        problems = _record_problems(file)
+    problems = problems or _record_problems(file)
     if problems:
         raise ModelError(
             f"{file.title} does not hold what '{kind.command}' writes: {'; '.join(problems)}; make it again"
@@ -226,9 +221,9 @@ def _record_problems(file: ResultFile) -> list[str]:
             _ = int(record["options"]["networks"]), record["device"]["name"], record["device"]["sha256"], record["data"]
         except (KeyError, TypeError, ValueError) as error:
             return [f"the record of a training lacks {error}"]
-    counts, names = [int(record["options"]["networks"]) for record in listed], file.data.sizes["network"]
-    if sum(counts) != names:
-        return [f"it holds {names} networks but its record of training lists {sum(counts)}"]
+    count, names = sum(int(record["options"]["networks"]) for record in listed), file.data.sizes.get("network")
+    if names not in (None, count):  # requirements are of all networks together
+        return [f"it holds {names} networks but its record of training lists {count}"]
     if len(listed) != len(file.labels):
         return [f"it names {len(file.labels)} runs but its record of training lists {len(listed)}"]
     return []
@@ -237,8 +232,7 @@ def _record_problems(file: ResultFile) -> list[str]:
 def run_folders(opened: Sequence[ResultFile], given: Sequence[str | Path] = ()) -> "dict[str, Run]":
     """Return the run folders that results were made from, by name: those given, and those that lie beside the files.
 
-    A folder beside a file is taken where its record is the one in the file, or, for kinds that hold none, where no
-    record says otherwise.
+    A folder beside a file is taken where its record is the one in the file.
 
     Raises
     ------

@@ -45,7 +45,7 @@ def commands(opened: Sequence[ResultFile], file: str, records: Mapping[str, Reco
     known = records_of(opened) if records is None else records
     lines = {_train_command(label, record): None for label, record in known.items()}
     for one in opened:
-        parts = _STUDIES[one.kind.name](one)
+        parts = [*_STUDIES[one.kind.name](one), *(["--extrapolate"] if one.options.get("extrapolate") else [])]
         lines[shlex.join(["calib", one.kind.name if one.kind.name != "evaluation" else "evaluate", *parts,
                           "-o", _name(one)])] = None  # fmt: skip
     lines[shlex.join(["calib", "report", *(_name(one) for one in opened), "-o", file])] = None

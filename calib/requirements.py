@@ -153,9 +153,13 @@ def requirements(
         "device_sha256": device_model.identity(tree),
         "allowed_loss": loss / 100,
         "seed": int(seed),
-        "options": json.dumps({"chips": chips, "alone": alone, "array": whole.array.to_options()}, sort_keys=True),
+        "options": json.dumps(
+            {"chips": chips, "alone": alone, "array": whole.array.to_options(), "extrapolate": extrapolate},
+            sort_keys=True,
+        ),
         "data": json.dumps({"name": images.name, "sha256": images.sha256}, sort_keys=True),
         "versions": json.dumps(runs.versions(), sort_keys=True),
+        "training": json.dumps(opened.record, sort_keys=True, ensure_ascii=False),
         "protocol": f"Loss against the same chips without the effect, {opened.options.networks} network(s) and {chips} "
         f"chips; the other effects are {'left out' if alone else 'as the device and the array have them'}. Crossing of "
         "the isotonic fit, with the 95 % interval of a bootstrap over networks and chips.",

@@ -316,7 +316,7 @@ def _dataset(
             "images": len(study.images),
             "options": json.dumps({
                 "step": options.step, "steps": options.steps, "random_start": options.random_start,
-                "known_chips": options.known_chips,
+                "known_chips": options.known_chips, "extrapolate": study.extrapolate,
             }),
             "seed": int(study.seed),
             "data": json.dumps({"name": study.data.name, "sha256": study.data.sha256}, ensure_ascii=False),

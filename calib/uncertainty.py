@@ -305,7 +305,14 @@ def _attributes(
         "drawn": json.dumps(names),
         "not_drawn": json.dumps(kept, ensure_ascii=False),
         "devices_measured": json.dumps(devices_measured(parent, names), sort_keys=True),
-        "options": json.dumps({"models": len(draws), "chips": study.chips, "read_time": study.read_time}),
+        "options": json.dumps(
+            {
+                "models": len(draws),
+                "chips": study.chips,
+                "read_time": study.read_time,
+                "extrapolate": study.extrapolate,
+            }
+        ),
         "seed": int(seed),
         "versions": json.dumps(runs.versions(), sort_keys=True),
         "training": json.dumps([item.record for item in opened], sort_keys=True, ensure_ascii=False),

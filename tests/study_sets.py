@@ -43,7 +43,7 @@ def budget(run: str = "aware", device: str = "oxide", sha256: str = "b" * 64, se
         "options": json.dumps({"chips": 8, "time": 3600.0, "reads": 0, "temperature": None, "compensate": False,
                                "array": {"rows": 64}, "read_time": 5e-8}),
         "data": json.dumps({"name": "digits", "sha256": "d" * 64}), "versions": VERSIONS,
-        "protocol": "Differences on the same chips.",
+        "protocol": "Differences on the same chips.", "training": json.dumps(record(False)),
     }  # fmt: skip
     coordinates = {"effect": list(EFFECTS), "bound": list(BOUND),
                    "description": ("effect", [f"what {name} is" for name in EFFECTS])}  # fmt: skip
@@ -66,6 +66,7 @@ def requirements(run: str = "aware", device: str = "oxide", sha256: str = "b" * 
         "schema": "calib-requirements/1", "run": run, "device": device, "device_sha256": sha256, "seed": 3,
         "allowed_loss": 0.01, "options": json.dumps({"chips": 5, "alone": True, "array": {}}),
         "data": json.dumps({"name": "digits"}), "versions": VERSIONS, "protocol": "Loss against the same chips.",
+        "training": json.dumps(record(False)),
     }  # fmt: skip
     return xr.Dataset(variables, coords={"effect": ["stuck devices", "read noise"], "bound": list(BOUND)}, attrs=attrs)
 

@@ -309,7 +309,7 @@ def test_the_commands_of_every_kind_are_what_the_command_line_takes() -> None:
 
 def test_a_budget_alone_has_no_empty_chapters_and_says_that_curves_are_missing(tmp_path: Path) -> None:
     text = whole_report(tmp_path, study_sets.budget())
-    assert headings(text) == ["training", "budget", "repeat", "provenance"]
+    assert headings(text) == ["training", "budget", "options", "repeat", "provenance"]
     assert "The history of aware is neither in the files of results nor in a folder of that name" in words(text)
     assert "calib budget aware --device oxide" in text
 
@@ -321,7 +321,9 @@ def test_a_run_folder_beside_the_file_gives_curves_device_and_options(tmp_path: 
     run = train(range_only(), output=tmp_path / "aware", dataset=blobs(features=6), layers=(6, 3), epochs=2,
                 batch_size=50, validation_repeats=1)  # fmt: skip
     sha256 = identity(run.device)
-    text = whole_report(tmp_path, study_sets.budget(device=str(run.device.attrs["name"]), sha256=sha256))
+    study = study_sets.budget(device=str(run.device.attrs["name"]), sha256=sha256)
+    study = study.isel(network=[0]).assign_attrs(training=json.dumps(run.record))
+    text = whole_report(tmp_path, study)
     assert headings(text) == ["training", "budget", "devices", "options", "repeat", "provenance"]
     assert f"identity <code>{sha256}</code>" in text
     assert "calib train --device" in text
@@ -370,10 +372,9 @@ def test_damaged_studies_are_refused_with_what_is_wrong(tmp_path: Path, study: x
     name = {"calib-budget/1": "error", "calib-requirements/1": "loss", "calib-uncertainty/1": "variance"}
     with pytest.raises(ModelError, match=r"missing|of nothing"):
         whole_report(tmp_path, study.drop_vars(name.get(study.attrs["schema"], "accuracy")))
-    if "training" in study.attrs:
-        damaged = study.assign_attrs(training="[{}]")
-        with pytest.raises(ModelError, match="the record of a training lacks 'options'"):
-            whole_report(tmp_path, damaged)
+    damaged = study.assign_attrs(training="[{}]")
+    with pytest.raises(ModelError, match="the record of a training lacks 'options'"):
+        whole_report(tmp_path, damaged)
 
 
 def test_markup_in_studies_does_no_harm(tmp_path: Path) -> None:
