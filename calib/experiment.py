@@ -41,7 +41,6 @@ OPTIONS = {
     "scale": "text",
     "bias": "text",
     "hidden_voltage": "number",
-    "activation_penalty": "number",
     "average": "text",
     "clip_gradient": "number",
     "patience": "whole",

@@ -96,37 +96,29 @@ class MomentStep:
         draws: int = 1,
         energy_weight: float = 0.0,
         clip_gradient: float | None = None,
-        activation_penalty: float = 0.0,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Make one step on one batch; return cross-entropy, outputs and labels, those of all draws."""
 
         def one_pass() -> Pass:
-            logits, power, activity = self.outputs(model, images)
-            loss = functional.cross_entropy(logits, labels)
-            return Pass(loss, logits, power if energy_weight else None, activity if activation_penalty else None)
+            logits, power = self.outputs(model, images)
+            return functional.cross_entropy(logits, labels), power if energy_weight else None, logits
 
-        weights = (l1, draws, energy_weight, clip_gradient, activation_penalty)
-        return descend(model, layers, optimizer, one_pass, labels, *weights)
+        return descend(model, layers, optimizer, one_pass, labels, l1, draws, energy_weight, clip_gradient)
 
-    def outputs(
-        self, model: nn.Sequential, images: "torch.Tensor | Inputs"
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return outputs (image, class), the mean power [W] over the images, and the activity, see `Pass`."""
-        value, power, activity = images, torch.zeros(()), torch.zeros(())
+    def outputs(self, model: nn.Sequential, images: "torch.Tensor | Inputs") -> tuple[torch.Tensor, torch.Tensor]:
+        """Return outputs (image, class) and the mean power [W] over the images."""
+        value, power = images, torch.zeros(())
         moments = iter(self.moments)
         for part in model:
-            if not isinstance(part, MemristiveLinear):
+            if isinstance(part, MemristiveLinear):
+                of_layer = next(moments)
+                inputs = value if isinstance(value, Inputs) else Inputs.of(part, of_layer, value)
+                value, own = self._layer(part, of_layer, inputs)
+                power = power + own
+            else:
                 value = part(value)
-                continue
-            own = next(moments)
-            if value is not images:
-                assert isinstance(value, torch.Tensor)
-                activity = activity + value.square().mean()
-            inputs = value if isinstance(value, Inputs) else Inputs.of(part, own, value)
-            value, more = self._layer(part, own, inputs)
-            power = power + more
         assert isinstance(value, torch.Tensor)
-        return value, power, activity
+        return value, power
 
     def _layer(self, layer: MemristiveLinear, moments: Moments, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
         devices, mapping = layer.devices, layer.mapping

@@ -11,7 +11,7 @@ _FLAGS = {"ideal": "--ideal", "extrapolate": "--extrapolate"}
 _OPTION_ORDER = (
     "network", "mapping", "array", "l1", "energy_weight", "epochs", "optimizer", "momentum", "learning_rate",
     "schedule", "warm_up", "batch_size", "draws", "average", "clip_gradient", "patience", "scale", "variation",
-    "bias", "activation_penalty", "input_voltage", "hidden_voltage", "seed", "networks", "validation_every",
+    "bias", "input_voltage", "hidden_voltage", "seed", "networks", "validation_every",
     "validation_repeats",
 )  # fmt: skip
 _UNSAID = {
@@ -22,7 +22,6 @@ _UNSAID = {
     "scale": "largest",
     "variation": "devices",
     "bias": "line",
-    "activation_penalty": 0.0,
 }
 """Values that need not be said."""
 _ELSEWHERE = {"dataset", "layers", *_FLAGS}

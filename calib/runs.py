@@ -84,7 +84,6 @@ class TrainingOptions:
     variation: str = "devices"
     bias: str = "line"
     hidden_voltage: float | None = None
-    activation_penalty: float = 0.0
 
     @property
     def architecture(self) -> str:

@@ -73,7 +73,6 @@ def train(
     variation: str = "devices",
     bias: str = "line",
     hidden_voltage: float | None = None,
-    activation_penalty: float = 0.0,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
@@ -87,12 +86,11 @@ def train(
 
     A step minimises, over a batch and D = `draws` draws of all devices,
 
-        L = (1/D) sum_d [cross-entropy_d + energy_weight P_d / P_full + activation_penalty A_d] + l1 sum |w|
+        L = (1/D) sum_d [cross-entropy_d + energy_weight P_d / P_full] + l1 sum |w|
 
     with P_d the mean power sum |V| |I| over the images in the drawn devices, all layers together, and P_full that of
     usual devices that are all at G_on and at their layer's input voltage. P follows from the currents of the drawn
-    devices with their law, and its gradient is exact. A_d is the mean square of what hidden units give, summed over the
-    hidden layers.
+    devices with their law, and its gradient is exact.
 
     Where a range is to come from data (an ADC with adc_range=calibrated or a share; the inputs of a network of yours),
     it is set at the start of each epoch from the first 512 images of the epoch, see `calib.nn.calibrate`, and then
@@ -139,7 +137,6 @@ def train(
         'digital': biases are numbers that are added after the converters.
     hidden_voltage : voltage [V] of x = 1 from the second layer on, bias lines too, at most the input voltage: where the
         law's spread grows with the voltage, hidden layers may be read at a lower one, see docs/pareto.md. For `layers`.
-    activation_penalty : see above. Hidden units that are seldom on are at low voltages. For `layers`.
     resume : continue a run after its last whole epoch; options, device model and images must be those of the run.
     progress : called with (network, history row) after each epoch.
 
@@ -179,7 +176,6 @@ def train(
         "variation": variation,
         "bias": bias,
         "hidden_voltage": hidden_voltage,
-        "activation_penalty": activation_penalty,
     }
     tree = device_model.open_device(device) if isinstance(device, str | Path) else device
     if resume:
@@ -359,7 +355,7 @@ def _epoch(
     batches = order.split(options.batch_size)
     loss_sum, wrong = torch.zeros(()), torch.zeros((), dtype=torch.int64)
     tile_outputs.take_residual(layers)
-    recipe = (options.l1, options.draws, options.energy_weight, options.clip_gradient, options.activation_penalty)
+    recipe = (options.l1, options.draws, options.energy_weight, options.clip_gradient)
     with own_random_numbers(options.seed, network, "modules", epoch):
         for index, rows in enumerate(batches):
             rate = _learning_rate(options, (epoch - 1 + index / len(batches)) / options.epochs)

@@ -71,15 +71,14 @@ def check(options: TrainingOptions, data: ImageData) -> None:
             problems.append(f"{name} is {value}; expected at least 1")
     if not (o.learning_rate and o.learning_rate > 0):
         problems.append(f"learning_rate is {o.learning_rate}; expected more than 0")
-    for name in ("l1", "energy_weight", "activation_penalty"):
+    for name in ("l1", "energy_weight"):
         if not 0 <= getattr(o, name) < math.inf:
             problems.append(f"{name} is {getattr(o, name)}; expected 0 or more")
     for name in ("momentum", "warm_up"):
         if not 0 <= getattr(o, name) < 1:
             problems.append(f"{name} is {getattr(o, name)}; expected 0 or more and less than 1")
-    for name in ("hidden_voltage", "activation_penalty"):
-        if getattr(o, name) and o.network:
-            problems.append(f"{name} is {getattr(o, name)}; it is for fully connected layers (--layers)")
+    if o.hidden_voltage is not None and o.network:
+        problems.append(f"hidden_voltage is {o.hidden_voltage:g} V; it is for fully connected layers (--layers)")
     if o.hidden_voltage is not None and not 0 < o.hidden_voltage <= o.input_voltage:
         problems.append(
             f"hidden_voltage is {o.hidden_voltage:g} V; expected more than 0, and at most the input voltage of "

@@ -1,7 +1,6 @@
 """One step of a training: new devices, the loss with its energy, and the optimiser."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,23 +10,7 @@ from calib.crossbar import drawing
 from calib.crossbar.layers import Encoded, MemristiveLinear
 from calib.errors import OptionError
 
-
-@dataclass(frozen=True)
-class Pass:
-    """What one pass gives for the loss.
-
-    Attributes
-    ----------
-    loss : mean cross-entropy.
-    logits : outputs (image, class).
-    power : [W] mean over the images, None where it does not count.
-    activity : sum over the layers after the first of the mean squared input, None where it does not count.
-    """
-
-    loss: torch.Tensor
-    logits: torch.Tensor
-    power: torch.Tensor | None = None
-    activity: torch.Tensor | None = None
+Pass = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
 
 
 def step(
@@ -40,7 +23,6 @@ def step(
     draws: int = 1,
     energy_weight: float = 0.0,
     clip_gradient: float | None = None,
-    activation_penalty: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Make one step on one batch with new devices; return cross-entropy, outputs and labels, those of all draws.
 
@@ -48,10 +30,9 @@ def step(
     """
 
     def one_pass() -> Pass:
-        return drawn_pass(model, layers, images, labels, bool(energy_weight), bool(activation_penalty))
+        return drawn_pass(model, layers, images, labels, bool(energy_weight))
 
-    weights = (l1, draws, energy_weight, clip_gradient, activation_penalty)
-    return descend(model, layers, optimizer, one_pass, labels, *weights)
+    return descend(model, layers, optimizer, one_pass, labels, l1, draws, energy_weight, clip_gradient)
 
 
 def descend(
@@ -64,21 +45,21 @@ def descend(
     draws: int,
     energy_weight: float,
     clip_gradient: float | None,
-    activation_penalty: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Make one step down the mean loss of passes; return cross-entropy, outputs and labels, those of all draws."""
+    """Make one step down the mean loss of passes; return cross-entropy, outputs and labels, those of all draws.
+
+    Parameters
+    ----------
+    one_pass : gives cross-entropy, mean power [W] over the images, or None where it does not count, and outputs.
+    """
     optimizer.zero_grad(set_to_none=True)
     losses, outputs = [], []
     for _ in range(draws):
-        found = one_pass()
-        total = found.loss
-        if found.power is not None:
-            total = total + found.power * (energy_weight / full_power(layers))
-        if found.activity is not None:
-            total = total + found.activity * activation_penalty
+        loss, power, logits = one_pass()
+        total = loss if power is None else loss + power * (energy_weight / full_power(layers))
         (total if draws == 1 else total / draws).backward()
-        losses.append(found.loss.detach())
-        outputs.append(found.logits.detach())
+        losses.append(loss.detach())
+        outputs.append(logits.detach())
     if l1:
         for layer in layers:
             if layer.weight.grad is not None:
@@ -99,9 +80,8 @@ def drawn_pass(
     images: torch.Tensor | Encoded,
     labels: torch.Tensor,
     wants_power: bool,
-    wants_activity: bool = False,
-) -> Pass:
-    """Return what a pass with new devices gives; the activity is that of a network of layers after one another.
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Return cross-entropy, mean power [W] over the images, where it is wanted, and outputs with new devices.
 
     Raises
     ------
@@ -115,27 +95,15 @@ def drawn_pass(
     for layer, drawn in zip(layers, drawing.draw(layers), strict=True):
         layer.drawn = drawn
     try:
-        logits, activity = _through(model, images) if wants_activity else (model(images), None)
+        logits = model(images)
         loss = functional.cross_entropy(logits, labels)
-        return Pass(loss, logits, _mean_power(layers, len(labels)) if wants_power else None, activity)
+        return loss, _mean_power(layers, len(labels)) if wants_power else None, logits
     finally:
         for layer in layers:
             layer.drawn = None
             if wants_power:
                 layer.wants_power = False
             layer.reading.measures, layer.reading.power, layer.reading.weights = False, 0.0, None
-
-
-def _through(model: nn.Module, images: torch.Tensor | Encoded) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return outputs and activity of a network of layers after one another."""
-    value, activity = images, torch.zeros(())
-    for part in model.children():
-        if isinstance(part, MemristiveLinear) and value is not images:
-            assert isinstance(value, torch.Tensor)
-            activity = activity + value.square().mean()
-        value = part(value)
-    assert isinstance(value, torch.Tensor)
-    return value, activity
 
 
 def _mean_power(layers: list[MemristiveLinear], images: int) -> torch.Tensor:

@@ -10,33 +10,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 import calib
-from calib import paired, pareto_front
+from calib import paired, pareto_front, runs, vision
+from calib.crossbar.array import Array
+from calib.crossbar.layers import memristive_layers
+from calib.effects import IV_SPREAD, Hardware
+from calib.evaluation import chip_performance, error_and_energy, network_on
 from calib.pareto_figure import pareto_figure
+from calib.runs import Run
 
 PAGE = Path(__file__).with_name("pareto.md")
 DEVICE = "siox-high-resistance"
-TARGET = 520.0
-FRONT = (5.0, 10.0, 17.0, 25.0, 40.0, 60.0)
+TARGET = 530.0
+FRONT = (5.0, 10.0, 17.0, 20.0, 25.0, 40.0, 60.0)
 HALF_VOLT = {"hidden_voltage": 0.5}
-RESTING = {**HALF_VOLT, "bias": "digital", "activation_penalty": 1.0}
+DIGITAL = {**HALF_VOLT, "bias": "digital"}
 WAYS = (
     ("front", "hidden layer at 0.1 V, biases on devices", FRONT, {}),
-    ("resting", "all at 0.5 V, digital biases, penalty 1", (20.0, 25.0), RESTING),
+    ("digital", "all at 0.5 V, digital biases", (20.0, 25.0), DIGITAL),
     ("half-volt", "all at 0.5 V, biases on devices", (25.0,), HALF_VOLT),
 )
+LOOKED_AT = {"front": 20.0, "digital": 20.0, "half-volt": 25.0}
+"""Weights of the networks that are looked at more closely, by way."""
+CHIPS = 10
+BITS = (0, 8, 6, 5, 4)
 SHORT = {"epochs": 8}
 CHANGES = (
     ("recipe", "the recipe", {}),
     ("half-volt", "hidden layer at 0.5 V", HALF_VOLT),
     ("hidden-0.2", "hidden layer at 0.2 V", {"hidden_voltage": 0.2}),
     ("hidden-0.05", "hidden layer at 0.05 V", {"hidden_voltage": 0.05}),
-    ("resting", "hidden layer at 0.5 V, digital biases, penalty 1", RESTING),
-    ("digital", "hidden layer at 0.5 V, digital biases", {**HALF_VOLT, "bias": "digital"}),
+    ("digital", "hidden layer at 0.5 V, digital biases", DIGITAL),
     ("both", "hidden layer at 0.1 V, digital biases", {"bias": "digital"}),
-    ("penalty", "penalty 1 on hidden units", {"activation_penalty": 1.0}),
     ("devices", "drawn devices in place of moments", {"variation": "devices"}),
     ("largest", "largest weight sets the scale (rate 0.01)", {"scale": "largest", "learning_rate": 0.01}),
     ("double", "double mapping in place of lowest", {"mapping": "double"}),
@@ -99,6 +107,61 @@ def _numbers(row: Mapping[str, Any]) -> str:
     )
 
 
+def runs_of(folder: Path) -> dict[str, Run]:
+    """Return the run of each way that what remains and the converters are looked at on."""
+    places = {name: pareto_front.folder_of(folder / name, weight) for name, weight in LOOKED_AT.items()}
+    return {name: runs.open_run(place) for name, place in places.items()}
+
+
+def layers_table(found: Mapping[str, Run], mnist: Path) -> str:
+    """Return errors with the spread of the law in some layers only: the chips of the front, the first ten."""
+    data = vision.load("mnist", data_folder=mnist)
+    images, labels = torch.tensor(data.test_images), torch.tensor(data.test_labels)
+    spreads = {"both layers": (), "the first layer": (1,), "the second layer": (0,), "no layer": (0, 1)}
+    lines = _head("spread of the law in", found)
+    for title, without in spreads.items():
+        cells = []
+        for run in found.values():
+            errors = []
+            for network in range(run.options.networks):
+                model = run.network(network, run.devices())
+                layers = memristive_layers(model)
+                for index in without:
+                    layers[index].devices = Hardware(layers[index].devices, run.array()).without(IV_SPREAD).devices
+                errors.append(1 - chip_performance(model, images, labels, seed=0, chips=range(CHIPS)).accuracy)
+            values = 100 * np.array(errors)
+            cells.append(f"{np.median(values):.2f} %, {values.max():.1f} %")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def converters_table(found: Mapping[str, Run], mnist: Path) -> str:
+    """Return errors with ADCs of several resolutions, and the range [A] of each layer's."""
+    data = vision.load("mnist", data_folder=mnist)
+    sample = torch.tensor(data.train_images[:500])
+    lines = _head("ADC", found)
+    for bits in BITS:
+        cells = []
+        for run in found.values():
+            array = Array.from_options(f"adc_bits={bits},adc_range=99.9%" if bits else "")
+            hardware = Hardware(run.devices(), array)
+            error, _ = error_and_energy(run, hardware, data, seed=0, chips=CHIPS, read_time=50e-9)
+            cells.append(f"{100 * np.median(error):.2f} %")
+        lines.append(f"| {f'{bits} bits' if bits else 'ideal'} | " + " | ".join(cells) + " |")
+    cells = []
+    for run in found.values():
+        hardware = Hardware(run.devices(), Array.from_options("adc_bits=8,adc_range=99.9%"))
+        layers = memristive_layers(network_on(run, 0, hardware, sample))
+        cells.append(" and ".join(f"{1e9 * float(layer.adc_range.max()):.0f} nA" for layer in layers))
+    lines.append("| range of the first and the second layer's ADC | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _head(first: str, found: Mapping[str, Run]) -> list[str]:
+    titles = {name: title for name, title, *_ in WAYS}
+    return [f"| {first} | " + " | ".join(titles[name] for name in found) + " |", "|---|" + "---|" * len(found)]
+
+
 def chosen(fronts: Mapping[str, xr.Dataset]) -> str:
     """Return the point of each way that validation names, in a sentence."""
     parts = []
@@ -127,8 +190,15 @@ def page(text: str, tables: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    points, short = trained(Path(sys.argv[1]), Path(sys.argv[2]))
-    tables = {"front": f"{ways_table(points)}\n\n{chosen(points)}", "changes": changes_table(short)}
-    print(tables["front"], tables["changes"], sep="\n\n")
+    output, mnist_folder = map(Path, sys.argv[1:])
+    points, short = trained(output, mnist_folder)
+    closer = runs_of(output)
+    tables = {
+        "front": f"{ways_table(points)}\n\n{chosen(points)}",
+        "changes": changes_table(short),
+        "layers": layers_table(closer, mnist_folder),
+        "converters": converters_table(closer, mnist_folder),
+    }
+    print("", *tables.values(), sep="\n\n")
     pareto_figure(points["front"]).savefig(PAGE.parent / "images" / "pareto.svg")
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")

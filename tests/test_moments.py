@@ -69,12 +69,12 @@ def test_mean_spread_and_power_are_those_of_drawn_devices(mapping: str, tree) ->
     outputs, powers = [], []
     with torch.no_grad():
         for _ in range(2000):
-            one = drawn_pass(model, [layer], x, torch.zeros(4, dtype=torch.int64), True)
-            outputs.append(one.logits)
-            powers.append(one.power)
+            _, power, logits = drawn_pass(model, [layer], x, torch.zeros(4, dtype=torch.int64), True)
+            outputs.append(logits)
+            powers.append(power)
         step = MomentStep(moments_of(model), torch.Generator().manual_seed(4))
         repeated = x.repeat(2000, 1)
-        found, power, _ = step.outputs(model, repeated)
+        found, power = step.outputs(model, repeated)
     drawn, found = torch.stack(outputs), found.view(2000, 4, 3)
     spread = drawn.std(0)
     torch.testing.assert_close(found.mean(0), drawn.mean(0), rtol=0.005, atol=float(6 * spread.max() / math.sqrt(2000)))
@@ -103,7 +103,7 @@ def test_moments_of_devices_without_spread_have_no_variance() -> None:
     model = torch.nn.Sequential(MemristiveLinear(6, 3, ideal, mapping="lowest"))
     x = torch.rand(5, 6)
     with torch.no_grad():
-        outputs, *_ = MomentStep((found,), torch.Generator()).outputs(model, x)
+        outputs, _ = MomentStep((found,), torch.Generator()).outputs(model, x)
         torch.testing.assert_close(outputs, model(x), rtol=1e-3, atol=1e-3)
 
 
@@ -139,7 +139,7 @@ def test_a_learned_scale_is_the_largest_weight(mapping: str) -> None:
     x, labels = torch.rand(16, 6), torch.arange(16) % 3
     for _ in range(4):
         optimizer.zero_grad()
-        drawn_pass(model, layers, x, labels, False).loss.backward()
+        drawn_pass(model, layers, x, labels, False)[0].backward()
         optimizer.step()
     for layer, usual, share in zip(layers, plain, optimizer.shares, strict=True):
         assert float(share.detach().abs().max()) == 1.0
@@ -161,7 +161,7 @@ def test_the_gradients_of_a_learned_scale_are_those_of_the_outputs() -> None:
 
     def loss() -> torch.Tensor:
         layer.generator = torch.Generator().manual_seed(3)
-        return drawn_pass(model, [layer], x, torch.arange(8) % 3, False).loss
+        return drawn_pass(model, [layer], x, torch.arange(8) % 3, False)[0]
 
     optimizer.zero_grad()
     loss().backward()

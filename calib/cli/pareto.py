@@ -18,7 +18,6 @@ _NUMBERS = (
     ("draws", int, None, "draws of a step"),
     ("input-voltage", float, "V", "voltage of x = 1"),
     ("hidden-voltage", float, "V", "voltage of x = 1 from the second layer on"),
-    ("activation-penalty", float, None, "of the mean square of what hidden units give"),
 )
 _TEXTS = ("mapping", "scale", "variation", "bias", "average", "schedule", "array")
 

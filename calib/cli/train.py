@@ -95,12 +95,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="biases are devices on a word line of their own (default), or numbers that are added after the converters",
     )
     parser.add_argument(
-        "--activation-penalty",
-        type=float,
-        metavar="FACTOR",
-        help="of the mean square of what hidden units give, in the loss (default 0)",
-    )
-    parser.add_argument(
         "--average",
         metavar="KIND:NUMBER",
         help="validate and keep an average of the weights: exponential:0.998 (factor a step) or tail:0.25 (of the last "
