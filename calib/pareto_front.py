@@ -32,9 +32,8 @@ RECIPE: Mapping[str, Any] = {
     "epochs": 20,
     "validation_repeats": 5,
 }
-"""Options of `calib.train` that a front is trained with unless others are given; docs/pareto.md says what each does.
-
-The voltage of hidden layers is the input voltage where that is lower."""
+"""Options of `calib.train` that a front is trained with unless others are given, see `recipe_with`; docs/pareto.md says
+what each does."""
 FILE, PART = "front.nc", "evaluation.nc"
 _RESAMPLES = 2000
 _SETS = ("", "validation_")
@@ -76,7 +75,7 @@ def pareto(
     seed : of everything that is drawn.
     read_time : t_read [s], during which an inference dissipates power.
     progress : called with (n, text), n steps of `steps` further.
-    recipe : options of `calib.train` in place of those of `RECIPE`.
+    recipe : options of `calib.train` in place of those of `RECIPE`, see `recipe_with`.
 
     Returns
     -------
@@ -89,9 +88,7 @@ def pareto(
         When an option cannot be used, or the folder is that of another front.
     """
     evaluation.check_numbers(chips, read_time)
-    options = {**RECIPE, **recipe}
-    if "hidden_voltage" not in recipe and options.get("input_voltage", math.inf) < RECIPE["hidden_voltage"]:
-        options["hidden_voltage"] = None
+    options = recipe_with(recipe)
     _check(weights, networks, options)
     data = dataset if isinstance(dataset, ImageData) else vision.load(dataset, data_folder=data_folder)
     tree = device_model.open_device(device) if isinstance(device, str | Path) else device
@@ -117,6 +114,20 @@ def pareto(
     }
     files.write_netcdf(found, Path(output) / FILE)
     return found
+
+
+def recipe_with(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a front: `RECIPE`, with what was given in its place, and without what does not go with it.
+
+    Hidden layers are at the input voltage where that is lower than the recipe's voltage; a network of the user is
+    trained on drawn devices, all at the input voltage.
+    """
+    options = dict(RECIPE)
+    if given.get("network"):
+        options |= {"variation": "devices", "hidden_voltage": None}
+    elif given.get("input_voltage", math.inf) < RECIPE["hidden_voltage"]:
+        options["hidden_voltage"] = None
+    return {**options, **given}
 
 
 def _check(weights: Sequence[float], networks: int, options: Mapping[str, Any]) -> None:

@@ -85,6 +85,32 @@ def test_a_front_goes_on_and_is_the_same(front, tmp_path) -> None:
     np.testing.assert_array_equal(resumed["energy"][0], found["energy"].sel(weight=20))
 
 
+def test_the_recipe_gives_way_to_what_is_asked_for() -> None:
+    recipe = pareto_front.recipe_with({})
+    assert recipe == dict(pareto_front.RECIPE)
+    assert recipe["hidden_voltage"] == 0.1
+    assert pareto_front.recipe_with({"epochs": 3, "input_voltage": 0.2}) == {
+        **recipe,
+        "epochs": 3,
+        "input_voltage": 0.2,
+    }
+    assert pareto_front.recipe_with({"input_voltage": 0.05})["hidden_voltage"] is None
+    assert pareto_front.recipe_with({"input_voltage": 0.05, "hidden_voltage": 0.02})["hidden_voltage"] == 0.02
+    own = pareto_front.recipe_with({"network": "own:make"})
+    assert (own["variation"], own["hidden_voltage"], own["scale"]) == ("devices", None, "learned")
+
+
+def test_a_front_of_a_network_of_the_user(tmp_path, monkeypatch) -> None:
+    (tmp_path / "own_front.py").write_text(
+        "import torch\ndef make(n_features, n_classes):\n    return torch.nn.Linear(n_features, n_classes)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = {**SMALL, "layers": None, "network": "own_front:make", "networks": 1, "epochs": 1}
+    found = calib.pareto(device(), output=tmp_path / "front", weights=(1.0,), **options)
+    assert found.attrs["network"] == "own_front:make"
+    assert np.isfinite(found["error"]).all()
+
+
 def test_another_front_in_the_same_folder_is_refused(front) -> None:
     _, folder = front
     with pytest.raises(OptionError, match="epochs = 4, but 7 was given"):
