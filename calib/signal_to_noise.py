@@ -43,7 +43,9 @@ class SignalToNoise:
         return (
             f"the spread of the devices drowns the signal: the signal to noise of a bit line whose weights fill the "
             f"range is {self.value:.2g} at {self.input_voltage:g} V{alone}; expect errors far above those of ideal "
-            "devices, more so with a hidden layer than without; 'calib requirements' says which effect has to shrink"
+            "devices with the usual training; '--mapping lowest --scale learned --learning-rate 0.03 --variation "
+            "moments' with more hidden units (--layers) bears much more, and 'calib requirements' says which effect "
+            "has to shrink"
         )
 
 
