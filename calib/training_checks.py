@@ -65,6 +65,30 @@ def check(options: TrainingOptions, data: ImageData) -> None:
             f"layers are {'-'.join(map(str, sizes))}; '{data.name}' needs {data.n_features} first and at least "
             f"{data.n_classes} last"
         )
+    problems += _number_problems(o)
+    try:
+        Averaging.from_text(o.average)
+        placed, array = mapping(o.mapping), Array.from_options(o.array)
+        for n_in, n_out in itertools.pairwise(sizes):
+            array.tiles(n_in + (o.bias == "line"), placed.bit_lines(n_out), placed.groups)
+    except OptionError as error:
+        problems.append(str(error))
+    if o.energy_weight and {"line resistance", "drivers"} & set(Array.from_options(o.array).effects):
+        problems.append(
+            f"energy_weight is {o.energy_weight} on an array with line, driver or sense resistance, whose power has no "
+            "gradient here; leave one of them out"
+        )
+    if o.scale == "learned" and not problems and mapping(o.mapping).clip is not None:
+        problems.append(
+            f"scale is learned for the mapping {o.mapping}, whose clip sets the scale; leave one of them out"
+        )
+    if problems:
+        raise OptionError("; ".join(problems))
+
+
+def _number_problems(o: TrainingOptions) -> list[str]:
+    """Return which numbers are out of their range, or do not go with other options."""
+    problems = []
     for name in ("epochs", "batch_size", "networks", "validation_every", "validation_repeats", "draws", "patience"):
         value = getattr(o, name)
         if value is not None and value < 1:
@@ -88,24 +112,7 @@ def check(options: TrainingOptions, data: ImageData) -> None:
         problems.append(f"momentum is {o.momentum} for {o.optimizer}; it is an option of sgd")
     if o.clip_gradient is not None and not o.clip_gradient > 0:
         problems.append(f"clip_gradient is {o.clip_gradient}; expected more than 0")
-    try:
-        Averaging.from_text(o.average)
-        placed, array = mapping(o.mapping), Array.from_options(o.array)
-        for n_in, n_out in itertools.pairwise(sizes):
-            array.tiles(n_in + (o.bias == "line"), placed.bit_lines(n_out), placed.groups)
-    except OptionError as error:
-        problems.append(str(error))
-    if o.energy_weight and {"line resistance", "drivers"} & set(Array.from_options(o.array).effects):
-        problems.append(
-            f"energy_weight is {o.energy_weight} on an array with line, driver or sense resistance, whose power has no "
-            "gradient here; leave one of them out"
-        )
-    if o.scale == "learned" and not problems and mapping(o.mapping).clip is not None:
-        problems.append(
-            f"scale is learned for the mapping {o.mapping}, whose clip sets the scale; leave one of them out"
-        )
-    if problems:
-        raise OptionError("; ".join(problems))
+    return problems
 
 
 def check_network(options: TrainingOptions, devices: Devices, data: ImageData) -> None:

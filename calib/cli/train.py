@@ -17,124 +17,150 @@ example = "calib train --device siox-high-resistance --dataset digits -o run"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments; those that are not given keep the defaults of `calib.train`."""
     parser.argument_default = argparse.SUPPRESS
-    parser.add_argument("--device", default=None, metavar="DEVICE", help="device model: a path or a bundled name")
-    parser.add_argument("-o", "--output", default=None, metavar="RUN", help="folder of the run")
-    parser.add_argument(
+    for title, add in _GROUPS.items():
+        add(parser.add_argument_group(title))
+
+
+def _add_places(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--device", default=None, metavar="DEVICE", help="device model: a path or a bundled name")
+    group.add_argument("-o", "--output", default=None, metavar="RUN", help="folder of the run")
+    group.add_argument(
         "--experiment",
         default=None,
         metavar="FILE.yaml",
         help="any of these options from a YAML file, or those of another run: its folder; what is given here wins",
     )
-    parser.add_argument(
+    group.add_argument(
         "--write-experiment",
         default=None,
         metavar="FILE.yaml",
         help="also write the whole experiment, defaults included, for --experiment",
     )
-    parser.add_argument("--dataset", default=None, choices=vision.names(), help="image data set (default digits)")
-    parser.add_argument(
+    group.add_argument("--dataset", default=None, choices=vision.names(), help="image data set (default digits)")
+    group.add_argument(
         "--data",
         default=None,
         metavar="PATH",
         help="an .npz file with images and labels, or a folder of IDX files (of --dataset, if given)",
     )
-    parser.add_argument("--layers", metavar="N-N-...", help="layer sizes (default: features-25-classes)")
-    parser.add_argument(
+
+
+def _add_network(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--layers", metavar="N-N-...", help="layer sizes (default: features-25-classes)")
+    group.add_argument(
         "--network",
         metavar="MODULE:FUNCTION",
         help="train the torch module that a function of yours returns; it is called with n_classes and n_features or "
         "image_shape. Importing runs the module's code",
     )
-    parser.add_argument(
+    group.add_argument(
         "--mapping",
         metavar="NAME[:OPTION=VALUE,...]",
         help="weights to conductances: double (default), lowest, average, offset or bit-slicing, with options such as "
         "bit-slicing:slices=4,bits=2 or lowest:clip=3sigma",
     )
-    parser.add_argument(
+    group.add_argument(
         "--array",
         metavar="OPTION=VALUE,...",
         help="the array, such as rows=128,columns=64,word_segment=0.35,dac_bits=8,adc_bits=8,adc_range=array (default: "
         "an ideal one of any size)",
     )
-    parser.add_argument("--l1", type=float, help="factor of sum |w| over all weights and biases on devices (default 0)")
-    parser.add_argument(
+    group.add_argument(
+        "--scale",
+        choices=["largest", "learned"],
+        help="of a layer: its largest weight is at G_on (default), or the scale is trained and rates are in units of "
+        "the conductance range",
+    )
+    group.add_argument(
+        "--bias",
+        choices=["line", "digital"],
+        help="biases are devices on a word line of their own (default), or numbers that are added after the converters",
+    )
+    group.add_argument("--input-voltage", type=float, metavar="V", help="voltage of x = 1 (default 0.5)")
+    group.add_argument(
+        "--hidden-voltage",
+        type=float,
+        metavar="V",
+        help="voltage of x = 1 from the second layer on, at most the input voltage (default: the input voltage)",
+    )
+    group.add_argument(
+        "--extrapolate", action="store_true", help="accept an input voltage beyond the validity of the device model"
+    )
+
+
+def _add_loss(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--l1", type=float, help="factor of sum |w| over all weights and biases on devices (default 0)")
+    group.add_argument(
         "--energy-weight",
         type=float,
         metavar="LAMBDA",
         help="factor of the power of the drawn devices, relative to that of all at G_on and at the input voltage, in "
         "the loss (default 0)",
     )
-    parser.add_argument("--ideal", action="store_true", help="train as if devices were ideal, in the same range")
-    parser.add_argument("--epochs", type=int, help="default: 5000 steps, at least 20 epochs")
-    parser.add_argument("--optimizer", choices=["adam", "sgd"], help="default adam")
-    parser.add_argument("--momentum", type=float, help="of sgd (default 0)")
-    parser.add_argument("--learning-rate", type=float, help="the largest (default 0.01)")
-    parser.add_argument(
-        "--schedule", choices=["constant", "cosine", "one-cycle"], help="of the learning rate (default cosine)"
-    )
-    parser.add_argument(
-        "--warm-up", type=float, metavar="FRACTION", help="of the training in which the rate rises from 0 (default 0)"
-    )
-    parser.add_argument("--draws", type=int, help="draws of all devices a step, whose losses are averaged (default 1)")
-    parser.add_argument(
+    group.add_argument("--ideal", action="store_true", help="train as if devices were ideal, in the same range")
+    group.add_argument(
         "--variation",
         choices=["devices", "moments"],
         help="what a step sees of the devices' spread: newly drawn devices (default), or for every image currents "
         "drawn from their mean and variance over the devices",
     )
-    parser.add_argument(
-        "--scale",
-        choices=["largest", "learned"],
-        help="of a layer: its largest weight is at G_on (default), or the scale is trained and rates are in units of "
-        "the conductance range",
+    group.add_argument("--draws", type=int, help="draws of all devices a step, whose losses are averaged (default 1)")
+
+
+def _add_optimiser(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--epochs", type=int, help="default: 5000 steps, at least 20 epochs")
+    group.add_argument("--optimizer", choices=["adam", "sgd"], help="default adam")
+    group.add_argument("--momentum", type=float, help="of sgd (default 0)")
+    group.add_argument("--learning-rate", type=float, help="the largest (default 0.01)")
+    group.add_argument(
+        "--schedule", choices=["constant", "cosine", "one-cycle"], help="of the learning rate (default cosine)"
     )
-    parser.add_argument(
-        "--bias",
-        choices=["line", "digital"],
-        help="biases are devices on a word line of their own (default), or numbers that are added after the converters",
+    group.add_argument(
+        "--warm-up", type=float, metavar="FRACTION", help="of the training in which the rate rises from 0 (default 0)"
     )
-    parser.add_argument(
+    group.add_argument("--batch-size", type=int, help="images a step (default 64)")
+    group.add_argument(
+        "--clip-gradient", type=float, metavar="NORM", help="largest norm of the gradient (default: any)"
+    )
+    group.add_argument(
         "--average",
         metavar="KIND:NUMBER",
         help="validate and keep an average of the weights: exponential:0.998 (factor a step) or tail:0.25 (of the last "
         "part of the training)",
     )
-    parser.add_argument(
-        "--clip-gradient", type=float, metavar="NORM", help="largest norm of the gradient (default: any)"
-    )
-    parser.add_argument(
+    group.add_argument(
         "--patience", type=int, metavar="EPOCHS", help="stop so many epochs after the best validation (default: never)"
     )
-    parser.add_argument("--batch-size", type=int, help="images a step (default 64)")
-    parser.add_argument("--input-voltage", type=float, metavar="V", help="voltage of x = 1 (default 0.5)")
-    parser.add_argument(
-        "--hidden-voltage",
-        type=float,
-        metavar="V",
-        help="voltage of x = 1 from the second layer on, at most the input voltage (default: the input voltage)",
-    )
-    parser.add_argument(
-        "--extrapolate", action="store_true", help="accept an input voltage beyond the validity of the device model"
-    )
-    parser.add_argument("--seed", type=int, help="of everything that is drawn (default 0)")
-    parser.add_argument("--networks", type=int, help="how many to train (default 1)")
-    parser.add_argument("--validation-every", type=int, metavar="EPOCHS", help="default 20; also the first and last")
-    parser.add_argument("--validation-repeats", type=int, metavar="CHIPS", help="default 20")
-    parser.add_argument(
+    group.add_argument("--validation-every", type=int, metavar="EPOCHS", help="default 20; also the first and last")
+    group.add_argument("--validation-repeats", type=int, metavar="CHIPS", help="default 20")
+
+
+def _add_run(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--seed", type=int, help="of everything that is drawn (default 0)")
+    group.add_argument("--networks", type=int, help="how many to train (default 1)")
+    group.add_argument(
         "--tensorboard",
         default=None,
         metavar="DIR",
         help="also write the training curves of each network for TensorBoard (extra tensorboard)",
     )
-    parser.add_argument("--resume", action="store_true", default=False, help="continue an interrupted run")
-    parser.add_argument(
+    group.add_argument("--resume", action="store_true", default=False, help="continue an interrupted run")
+    group.add_argument(
         "--json",
         action="store_true",
         default=False,
         help="print the keys run, device, device_sha256, dataset, options and networks, a list of objects with "
         "network, epochs, best_epoch, validation_error_median and train_loss",
     )  # fmt: skip
+
+
+_GROUPS = {
+    "experiment": _add_places,
+    "network and hardware": _add_network,
+    "loss": _add_loss,
+    "optimiser and validation": _add_optimiser,
+    "run": _add_run,
+}
 
 
 def run(args: argparse.Namespace) -> int:
