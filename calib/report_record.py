@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from calib.crossbar.array import Array
 from calib.report_files import ResultFile
 
 _FLAGS = {"ideal": "--ideal", "extrapolate": "--extrapolate"}
@@ -67,7 +68,7 @@ def _evaluate(file: ResultFile) -> list[str]:
 def _budget(file: ResultFile) -> list[str]:
     asked = file.options
     parts = [*file.labels, "--device", str(file.data.attrs["device"]), "--chips", str(asked["chips"]), *_seed(file)]
-    return [*parts, "--read-time", f"{asked['read_time']:g}", *_conditions(asked)]
+    return [*parts, "--read-time", f"{asked['read_time']:g}", *_conditions(_without_own_array(file))]
 
 
 def _requirements(file: ResultFile) -> list[str]:
@@ -76,7 +77,15 @@ def _requirements(file: ResultFile) -> list[str]:
     parts += ["--loss", f"{100 * float(file.data.attrs['allowed_loss']):g}"]
     for effect in file.data["effect"].values:
         parts += ["--effect", str(effect)]
-    return [*parts, *(["--alone"] if asked["alone"] else []), *_conditions(asked)]
+    return [*parts, *(["--alone"] if asked["alone"] else []), *_conditions(_without_own_array(file))]
+
+
+def _without_own_array(file: ResultFile) -> dict[str, Any]:
+    """Return what was asked for, without the array where it is that of the run, which need not be said."""
+    asked, (record,) = file.options, file.records.values()
+    own = Array.from_options(record["options"].get("array", ""))
+    same = Array.from_options(",".join(f"{key}={value}" for key, value in asked.get("array", {}).items())) == own
+    return {**asked, "array": None} if same else asked
 
 
 def _uncertainty(file: ResultFile) -> list[str]:

@@ -1,4 +1,7 @@
-"""Put the tables of a reproduction into docs/reproduction.md: ``python docs/reproduction.py FOLDER``."""
+"""Put the tables of a reproduction into docs/reproduction.md: ``python docs/reproduction.py FOLDER``.
+
+Those of the published recipe, and those of any other, have a place each.
+"""
 
 import json
 import sys
@@ -11,10 +14,11 @@ from calib.characteristics.base import Section
 from calib.reproduction.experiments import MATRIX_SETUPS, MATRIX_TRAININGS, SETUPS, TRAININGS
 from calib.reproduction.report import section
 from calib.reproduction.results import matrix, open_reproduction, rows
-from calib.reproduction.settings import Recipe
+from calib.reproduction.settings import PAPER, Recipe
 
 PAGE = Path(__file__).with_name("reproduction.md")
-BEGIN, END = "<!-- tables of a run: begin -->", "<!-- tables of a run: end -->"
+PLACES = {True: "tables as published", False: "tables of a run"}
+"""Where tables go, by whether the recipe is the published one."""
 
 
 def tables(found: xr.Dataset) -> str:
@@ -53,10 +57,12 @@ def _matrix(found: xr.Dataset, way: str) -> str:
 
 def page(found: xr.Dataset, text: str) -> str:
     """Return the page with its tables replaced."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    assert END in rest, f"{PAGE.name} has the lines {BEGIN} and {END}"
-    return f"{before}{BEGIN}\n\n{tables(found)}\n\n{END}{after}"
+    place = PLACES[Recipe(**json.loads(found.attrs["settings"])["recipe"]) == PAPER.recipe]
+    begin, end = f"<!-- {place}: begin -->", f"<!-- {place}: end -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    assert end in rest, f"{PAGE.name} has the lines {begin} and {end}"
+    return f"{before}{begin}\n\n{tables(found)}\n\n{end}{after}"
 
 
 if __name__ == "__main__":

@@ -307,6 +307,20 @@ def test_the_commands_of_every_kind_are_what_the_command_line_takes() -> None:
     assert found[7].attack == "ageing"
 
 
+def test_the_array_of_the_run_need_not_be_said_again() -> None:
+    study = study_sets.budget()
+    record = json.loads(study.attrs["training"])
+    record["options"]["array"] = "rows=64"
+    (line,) = [
+        line
+        for line in report_record.commands([open_result(study.assign_attrs(training=json.dumps(record)))], "r.html")
+        if line.startswith("calib budget")
+    ]
+    assert "--array" not in line
+    (line,) = [line for line in report_record.commands([open_result(study)], "r.html") if "budget" in line.split()[1]]
+    assert "--array rows=64" in line
+
+
 def test_a_budget_alone_has_no_empty_chapters_and_says_that_curves_are_missing(tmp_path: Path) -> None:
     text = whole_report(tmp_path, study_sets.budget())
     assert headings(text) == ["training", "budget", "options", "repeat", "provenance"]
