@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from calib.crossbar.array import Array
 from calib.report_files import ResultFile
 
 _FLAGS = {"ideal": "--ideal", "extrapolate": "--extrapolate"}
@@ -82,6 +81,8 @@ def _requirements(file: ResultFile) -> list[str]:
 
 def _without_own_array(file: ResultFile) -> dict[str, Any]:
     """Return what was asked for, without the array where it is that of the run, which need not be said."""
+    from calib.crossbar.array import Array
+
     asked, (record,) = file.options, file.records.values()
     own = Array.from_options(record["options"].get("array", ""))
     same = Array.from_options(",".join(f"{key}={value}" for key, value in asked.get("array", {}).items())) == own
