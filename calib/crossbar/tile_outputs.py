@@ -91,7 +91,7 @@ def _read_numbers(
     devices, found = layer.devices, {}
     assert devices.read is not None
     generator = stream(devices.read.name)
-    layer.read_states = [
+    states = [
         read_currents.read_state(
             devices.read,
             devices.conduction,
@@ -102,8 +102,10 @@ def _read_numbers(
         )
         for rows in row_blocks(layer)
     ]
-    for block, state in enumerate(layer.read_states):
+    for block, state in enumerate(states):
         found |= {f"read {block} {n}": tensor for n, tensor in enumerate(state.tensors())}
+    # of what the layer keeps only the shape counts: tensors of a graph could not be copied
+    layer.read_states = [state.from_tensors([tensor.detach() for tensor in state.tensors()]) for state in states]
     key = torch.randint(2**62, (), generator=generator, device=generator.device)
     return found | {"key": key}
 

@@ -410,6 +410,17 @@ def test_it_trains(converted: nn.Module, optimizer: type) -> None:
     assert losses[-1] < losses[0] - 0.01
 
 
+def test_networks_that_were_trained_with_read_noise_can_be_copied() -> None:
+    """Nothing of the last pass, whose tensors belong to a graph, stays in a layer."""
+    network = memristive.convert(nn.Linear(5, 3), "xiao2025-multilevel", mapping="lowest")
+    layer = memristive.memristive_layers(network)[0]
+    assert layer.devices.read is not None
+    network(torch.rand(4, 5)).square().mean().backward()
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), memristive.convert(network, "ta-hfo2")):
+        torch.testing.assert_close(memristive.memristive_layers(other)[0].weight, layer.weight)
+        other(torch.rand(4, 5)).square().mean().backward()
+
+
 def test_copies_are_equal_and_apart(converted: nn.Module) -> None:
     for other in (copy.deepcopy(converted), pickle.loads(pickle.dumps(converted))):
         x = numbers(4, 2, 5)
