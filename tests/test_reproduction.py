@@ -5,7 +5,7 @@ import importlib.util
 import json
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -375,10 +375,17 @@ def test_the_tables_of_the_page_come_from_results(root: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found = stated().assign_attrs(experiments="validation,matrix")
-    written = module.page(found, f"before\n{module.BEGIN}\nold\n{module.END}\nafter\n")
-    assert written.startswith("before\n")
-    assert written.endswith("after\n")
-    assert "old" not in written
-    assert "### Memristive against standard validation" in written
-    assert written.count("| **30.") + written.count("| **29.") == 2 * 16
-    assert module.BEGIN in module.PAGE.read_text(encoding="utf-8")
+    published = {**json.loads(found.attrs["settings"]), "recipe": asdict(PAPER.recipe)}
+    quick = {**published, "recipe": {**published["recipe"], "epochs": 15}}
+    empty = "".join(f"<!-- {place}: begin -->\nold\n<!-- {place}: end -->\n" for place in module.PLACES.values())
+    for known, given, other in ((True, published, "tables of a run"), (False, quick, "tables as published")):
+        written = module.page(found.assign_attrs(settings=json.dumps(given)), f"before\n{empty}after\n")
+        assert written.startswith("before\n")
+        assert written.endswith("after\n")
+        assert f"<!-- {other}: begin -->\nold\n" in written
+        assert written.count("old") == 1
+        assert f"<!-- {module.PLACES[known]}: begin -->\n\nNetworks of each training" in written
+        assert "### Memristive against standard validation" in written
+        assert written.count("| **30.") + written.count("| **29.") == 2 * 16
+    page = module.PAGE.read_text(encoding="utf-8")
+    assert all(f"<!-- {place}: begin -->" in page for place in module.PLACES.values())
