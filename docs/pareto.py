@@ -1,6 +1,6 @@
 """Train and evaluate what docs/pareto.md shows, and put its tables there: ``python docs/pareto.py FOLDER MNIST``.
 
-FOLDER holds a front for every row; what it has already is not repeated. All of it takes about an hour of one core.
+FOLDER holds a front for every row; what it has already is not repeated. All of it takes some 40 minutes of one core.
 """
 
 import sys
