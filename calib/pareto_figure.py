@@ -32,8 +32,8 @@ def pareto_figure(found: xr.Dataset) -> Figure:
         ]
         order = np.argsort(value)
         axes.errorbar(
-            value[order], error[order], xerr=np.nan_to_num(spread[0][:, order]), yerr=spread[1][:, order], fmt="o-",
-            color=COLOURS["lrs"], ms=3.5, elinewidth=0.8, label="median, 95 % interval", zorder=3,
+            value[order], error[order], xerr=np.nan_to_num(spread[0][:, order], posinf=0), yerr=spread[1][:, order],
+            fmt="o-", color=COLOURS["lrs"], ms=3.5, elinewidth=0.8, label="median, 95 % interval", zorder=3,
         )  # fmt: skip
         for weight, x, y in zip(found["weight"].values, value, error, strict=True):
             axes.annotate(f"{weight:g}", (x, y), (3, 4), textcoords="offset points", size=6.5, zorder=4)

@@ -222,7 +222,8 @@ def summarised(found: xr.Dataset, seed: int = 0) -> xr.Dataset:
         which networks and chips are drawn anew, crossed (A. B. Owen, Ann. Appl. Stat. 1, 386 (2007), doi
         10.1214/07-AOAS122).
     error_mean and its bound : mean with the interval of `calib.paired.mean`.
-    efficiency and its bound [1e12 / (s W)] : 2 N / energy, of the mean energy and its interval.
+    efficiency and its bound [1e12 / (s W)] : 2 N / energy, of the mean energy and its interval; infinite where that
+        reaches 0.
 
     and on_front: whether no other weight has, on the validation images, a median error as low and an efficiency as
     high, one of them better.
@@ -238,7 +239,8 @@ def summarised(found: xr.Dataset, seed: int = 0) -> xr.Dataset:
         new[f"{prefix}error_mean"] = ("weight", [m.value for m in means], {"units": "1"})
         new[f"{prefix}error_mean_bound"] = (("weight", "bound"), [[m.low, m.high] for m in means], {"units": "1"})
         ends = np.array([[m.value, m.high, m.low] for m in spent])
-        rate = efficiency(ends[..., None] / read_time, count, read_time)
+        with np.errstate(divide="ignore"):  # an interval of the energy from few chips may reach 0
+            rate = efficiency(np.maximum(ends, 0)[..., None] / read_time, count, read_time)
         attrs = {"units": "1e12 s-1 W-1", "long_name": "operations per second and watt"}
         new[f"{prefix}efficiency"] = ("weight", rate[:, 0], attrs)
         new[f"{prefix}efficiency_bound"] = (("weight", "bound"), rate[:, 1:], attrs)

@@ -163,6 +163,16 @@ def test_the_summary_of_known_numbers() -> None:
     assert row["efficiency_tops_per_watt_low"] == pytest.approx(2e-12 * 19885 / 2e-10)
 
 
+def test_an_interval_of_the_energy_that_reaches_zero_leaves_the_efficiency_unbounded() -> None:
+    energy = np.array([1e-10, 2e-10, 1.5e-10])[:, None, None] * np.array([[[1.0, 3.0]]])
+    found = made(np.full((3, 1, 2), 0.05), energy)
+    low, high = found["efficiency_bound"].values.T
+    assert (high == np.inf).all()
+    assert (low > 0).all()
+    assert (low < found["efficiency"].values).all()
+    pareto_figure(found).canvas.draw()
+
+
 def test_points_that_are_equal_do_not_beat_each_other() -> None:
     assert not_dominated(np.array([[1.0, 2.0], [1.0, 2.0], [1.0, 3.0], [0.5, 9.0]])).tolist() == [
         True,
