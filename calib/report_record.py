@@ -84,8 +84,10 @@ def _without_own_array(file: ResultFile) -> dict[str, Any]:
     from calib.crossbar.array import Array
 
     asked, (record,) = file.options, file.records.values()
-    own = Array.from_options(record["options"].get("array", ""))
-    same = Array.from_options(",".join(f"{key}={value}" for key, value in asked.get("array", {}).items())) == own
+    if not isinstance(asked.get("array"), dict):
+        return asked
+    own = Array.from_options(str(record["options"].get("array", "")))
+    same = Array.from_options(",".join(f"{key}={value}" for key, value in asked["array"].items())) == own
     return {**asked, "array": None} if same else asked
 
 

@@ -10,7 +10,7 @@ from calib.averaging import Averaging
 from calib.crossbar.array import Array
 from calib.crossbar.calibration import calibrate, ideal_passes
 from calib.crossbar.devices import Devices
-from calib.crossbar.layers import memristive_layers
+from calib.crossbar.layers import BIASES, memristive_layers
 from calib.crossbar.mapping import mapping
 from calib.errors import OptionError
 from calib.learned_scale import SCALES
@@ -25,8 +25,6 @@ LEARNING_RATES = {"adam": 0.01, "sgd": 0.01}
 """Default learning rate of each optimiser."""
 VARIATIONS = ("devices", "moments")
 """What a step of a training sees of the devices' spread, see `calib.train`."""
-BIASES = ("line", "digital")
-"""What biases are, see `calib.train`."""
 HIDDEN_UNITS = 25
 
 

@@ -319,6 +319,9 @@ def test_the_array_of_the_run_need_not_be_said_again() -> None:
     assert "--array" not in line
     (line,) = [line for line in report_record.commands([open_result(study)], "r.html") if "budget" in line.split()[1]]
     assert "--array rows=64" in line
+    options = {**json.loads(study.attrs["options"]), "array": "rows=64"}  # not what calib writes
+    strange = open_result(study.assign_attrs(options=json.dumps(options)))
+    assert any("--array rows=64" in line for line in report_record.commands([strange], "r.html"))
 
 
 def test_a_budget_alone_has_no_empty_chapters_and_says_that_curves_are_missing(tmp_path: Path) -> None:

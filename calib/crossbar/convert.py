@@ -20,7 +20,7 @@ from calib.crossbar.attention import MemristiveMultiheadAttention
 from calib.crossbar.convolution import MemristiveConv1d, MemristiveConv2d, MemristiveConv3d
 from calib.crossbar.crossbars import separate_draws, set_signed_weights
 from calib.crossbar.devices import TOLERANCE, Devices, open_devices
-from calib.crossbar.layers import MemristiveLinear, memristive_layers
+from calib.crossbar.layers import BIASES, MemristiveLinear, memristive_layers
 from calib.crossbar.recurrent import (
     MemristiveGRU,
     MemristiveGRUCell,
@@ -84,7 +84,7 @@ def convert(
         When no layer is chosen, a choice matches nothing, weights are not there yet or cannot be taken over, or the
         input voltage is beyond the device model's validity.
     """
-    if bias not in ("line", "digital"):
+    if bias not in BIASES:
         raise OptionError(f"the bias is '{bias}'; expected 'line' or 'digital'")
     opened = {"input_voltage": input_voltage, "extrapolate": extrapolate, "tolerance": tolerance}
     devices = device if isinstance(device, Devices) else open_devices(device, **opened)

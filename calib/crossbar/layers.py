@@ -18,7 +18,8 @@ from calib.crossbar.nonlinear_lines import Convergence
 from calib.crossbar.read_currents import ReadState
 from calib.errors import OptionError
 
-BIASES = ("line", "digital", None)
+BIASES = ("line", "digital")
+"""What biases are: devices on a word line of their own, or numbers that are added after the converters."""
 _MARGIN = 1e-5  # of the full scale: rounding of inputs that lie at it
 
 
@@ -83,7 +84,7 @@ class MemristiveLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if bias not in BIASES:
+        if bias not in (*BIASES, None):
             raise OptionError(f"the bias is '{bias}'; expected 'line', 'digital' or None")
         self.in_features, self.out_features = in_features, out_features
         self.mapping = mapping_of(mapping)
